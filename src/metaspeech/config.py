@@ -1,0 +1,295 @@
+"""What params.yaml may say: one dataclass for each of its sections, with defaults and ranges.
+
+``load`` merges a file over these defaults. An unknown key, a wrong type or a value out of range ends in a
+:class:`~metaspeech.errors.UserError` that names the key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from metaspeech.errors import UserError
+
+
+def ranged(default: Any, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
+    """A dataclass field with its inclusive range or its allowed values. A list field is checked item by item."""
+    metadata = {"low": low, "high": high, "choices": choices}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass
+class Corpus:
+    """Where the speech comes from."""
+
+    source: str = "espeak"  # a name in registry.CORPORA
+    path: str = "assets/espeak_voices.csv"  # espeak: the list of voices; any other source: the folder of recordings
+    layout: str = ranged("auto", choices=("auto", "metadata", "ljspeech", "vctk"))  # source folder only
+    speakers: int = ranged(0, 0)  # at most so many speakers are used; 0: all
+    utterances: int = ranged(40, 0)  # espeak: phrases a voice; else at most so many a speaker, 0: all
+    vocabulary: int = ranged(40, 6)  # espeak: words that phrases are made of
+    words_per_phrase: int = ranged(3, 1, 12)  # espeak
+
+
+@dataclass
+class Prepare:
+    """Audio and text to features. Lengths in samples at ``sample_rate`` unless named otherwise."""
+
+    sample_rate: int = ranged(16000, 8000, 48000)
+    n_fft: int = ranged(1024, 64, 8192)
+    win: int = ranged(800, 64, 8192)
+    hop: int = ranged(200, 16, 4096)
+    n_mels: int = ranged(80, 8, 256)
+    fmin: float = ranged(0.0, 0)  # Hz
+    fmax: float = ranged(8000.0, 100)  # Hz
+    text: str = ranged("characters", choices=("characters", "phonemes"))
+    loudness_db: float = ranged(-23.0, -60, 0)  # RMS over speech, dB full scale
+    trim_db: float = ranged(40.0, 10, 90)  # what lies this far below the peak at either end is silence
+    min_seconds: float = ranged(0.2, 0.05)
+    max_seconds: float = ranged(12.0, 0.5)
+    max_clipped: float = ranged(0.01, 0, 1)  # share of samples at full scale
+    max_rejected: float = ranged(0.2, 0, 1)  # share of utterances left out at which the stage stops
+    shard_mb: int = ranged(256, 1)
+    workers: int = ranged(0, 0)  # processes; 0: one a core
+
+
+@dataclass
+class Episodes:
+    """Tasks: a speaker with a support and a query set."""
+
+    val_speakers: int = ranged(6, 1)
+    test_speakers: int = ranged(12, 1)
+    text_split: str = ranged("phrases", choices=("phrases", "words", "none"))
+    shots: int = ranged(5, 1)  # support utterances in training, and the most that adapt may use
+    queries: int = ranged(5, 1)
+    tasks_per_speaker: int = ranged(1, 1)  # stored val and test tasks
+    representation: str = "speaker_embedding"  # a name in registry.REPRESENTATIONS
+    representation_utterances: int = ranged(5, 1)  # of a training speaker
+
+
+@dataclass
+class Tacotron:
+    """Tacotron 2 sizes (Shen et al. 2018, section 2.2). `small` is for two cores, `paper` as published."""
+
+    preset: str = ranged("small", choices=("small", "paper", "tiny"))
+    reduction_factor: int = ranged(4, 1, 10)  # mel frames a decoder step
+    guided_attention: float = ranged(5.0, 0)  # weight of the guided attention loss
+    guided_sigma: float = ranged(0.3, 0.05, 2)
+    stop_weight: float = ranged(8.0, 0.1)  # of the positive class of the stop token
+    prenet_dropout: float = ranged(0.5, 0, 0.9)
+    dropout: float = ranged(0.1, 0, 0.9)
+
+
+@dataclass
+class Pretrain:
+    """Joint training over the training speakers: the common start."""
+
+    steps: int = ranged(1000, 1)
+    batch_size: int = ranged(16, 1)
+    rate: float = ranged(1e-3, 1e-8, 10)
+    final_rate: float = ranged(1e-4, 0, 10)  # cosine from rate to this
+    warmup: int = ranged(50, 0)  # steps
+    clip: float = ranged(1.0, 0)  # gradient norm; 0: none
+    checkpoint_every: int = ranged(100, 1)  # steps
+
+
+@dataclass
+class Inner:
+    """The inner loop in meta-training: plain SGD on the support loss."""
+
+    steps: int = ranged(3, 1, 100)
+    rate: float = ranged(0.2, 1e-6, 100)
+    clip: float = ranged(1.0, 0)  # inner gradient norm; 0: none
+    adapt_modules: list[str] = ranged(["*"])  # name patterns (fnmatch) of the parameters that adapt
+
+
+@dataclass
+class MetaTrain:
+    """The outer loop. Every algorithm gets the same number of gradient evaluations."""
+
+    gradient_evaluations: int = ranged(480, 2)  # support or query gradients over the whole of meta-training
+    meta_batch: int = ranged(2, 1)  # episodes an outer step
+    rate: float = ranged(1e-4, 1e-8, 10)  # outer rate (Adam)
+    reptile_rate: float = ranged(1.0, 1e-6, 10)  # outer rate of Reptile (SGD), annealed to 0
+    clip: float = ranged(1.0, 0)
+    checkpoint_every: int = ranged(10, 1)  # outer steps
+    validate_every: int = ranged(20, 1)  # outer steps
+    max_skipped: float = ranged(0.1, 0, 1)  # share of tasks that may be skipped because their loss is not finite
+
+
+@dataclass
+class Adapt:
+    """The inner loop on unseen speakers."""
+
+    shots: list[int] = ranged([5], 1)
+    steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
+    rates: list[float] = ranged([0.2], 1e-6, 100)  # the best on the validation tasks is used, each algorithm its own
+    tune_steps: int = ranged(5, 1)  # steps at which rates are compared
+
+
+@dataclass
+class Evaluate:
+    """Free-running synthesis of the query texts, and what is measured on it."""
+
+    shots: int = ranged(5, 1)  # which shots are synthesised
+    queries: int = ranged(3, 1)  # query utterances a task
+    griffin_lim_iterations: int = ranged(32, 1)
+    max_seconds_ratio: float = ranged(3.0, 1)  # a synthesis stops at so many times the length of the recording
+    judges: list[str] = ranged(["mcd", "f0", "similarity", "phonemes"])  # names in registry.JUDGES
+    bootstrap: int = ranged(2000, 100)  # resamples of speakers
+    workers: int = ranged(0, 0)  # processes; 0: one a core
+
+
+@dataclass
+class Report:
+    """The page a person opens."""
+
+    title: str = "MetaSpeech"
+    speakers: int = ranged(6, 1)  # with audio on the page
+
+
+@dataclass
+class Tracking:
+    """MLflow."""
+
+    experiment: str = "metaspeech"
+
+
+@dataclass
+class Params:
+    """The whole of params.yaml."""
+
+    seed: int = ranged(1, 0)
+    device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
+    threads: int = ranged(0, 0)  # of torch; 0: one a core
+    models: list[str] = ranged(["tacotron"])
+    algorithms: list[str] = ranged(["transfer", "reptile", "fomaml", "maml"])
+    corpus: Corpus = field(default_factory=Corpus)
+    prepare: Prepare = field(default_factory=Prepare)
+    episodes: Episodes = field(default_factory=Episodes)
+    tacotron: Tacotron = field(default_factory=Tacotron)
+    pretrain: Pretrain = field(default_factory=Pretrain)
+    inner: Inner = field(default_factory=Inner)
+    meta_train: MetaTrain = field(default_factory=MetaTrain)
+    adapt: Adapt = field(default_factory=Adapt)
+    evaluate: Evaluate = field(default_factory=Evaluate)
+    report: Report = field(default_factory=Report)
+    tracking: Tracking = field(default_factory=Tracking)
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Reads and checks a params file.
+
+    Raises:
+        UserError: the file is missing or no YAML, or a key is unknown, of the wrong type or out of range.
+    """
+    path = Path(path)
+    try:
+        raw = OmegaConf.load(path)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Run from the project's root, or restore it: git checkout {path}") from None
+    except (YAMLError, OSError) as error:
+        raise UserError(f"{path}: cannot be read as YAML: {error}") from None
+    if not isinstance(raw, DictConfig):
+        raise UserError(f"{path}: expected sections of 'key: value', found a {type(raw).__name__}")
+    return from_mapping(OmegaConf.to_container(raw, resolve=True), source=str(path))  # type: ignore[arg-type]
+
+
+def from_mapping(values: Mapping[str, Any], source: str = "params") -> Params:
+    """Checks nested values and merges them over the defaults. Raises like :func:`load`."""
+    _check_keys(values, Params, "", source)
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(Params), OmegaConf.create(dict(values)))
+        params = OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        key = getattr(error, "full_key", None) or "?"
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{source}: {key}: {reason}") from None
+    assert isinstance(params, Params)
+    for key, value, metadata in _leaves(params, ""):
+        _check_range(key, value, metadata, source)
+    _check_combinations(params, source)
+    return params
+
+
+def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, source: str) -> None:
+    known = {item.name: item for item in fields(schema)}
+    for key, value in values.items():
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f"Did you mean '{prefix}{close[0]}'?" if close else f"Known here: {', '.join(known)}."
+            raise UserError(f"{source}: unknown key '{prefix}{key}'. {hint}")
+        default = known[key].default_factory() if callable(known[key].default_factory) else known[key].default
+        if is_dataclass(default):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{source}: {prefix}{key}: expected a section of keys, found {value!r}")
+            _check_keys(value, default, f"{prefix}{key}.", source)
+
+
+def _leaves(section: Any, prefix: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if is_dataclass(value):
+            yield from _leaves(value, f"{prefix}{item.name}.")
+        else:
+            yield f"{prefix}{item.name}", value, item.metadata
+
+
+def _check_range(key: str, value: Any, metadata: Mapping[str, Any], source: str) -> None:
+    low, high, choices = metadata.get("low"), metadata.get("high"), metadata.get("choices")
+    if isinstance(value, list) and not value:
+        raise UserError(f"{source}: {key}: expected at least one value, found an empty list")
+    for one in value if isinstance(value, list) else [value]:
+        if choices and one not in choices:
+            raise UserError(f"{source}: {key}: {one!r} is not one of {', '.join(choices)}")
+        if isinstance(one, str):
+            continue
+        if one != one or (low is not None and one < low) or (high is not None and one > high):
+            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+            raise UserError(f"{source}: {key}: {one} is out of range, expected {bounds}")
+
+
+def _check_combinations(params: Params, source: str) -> None:
+    """What one key demands of another."""
+
+    def demand(holds: bool, message: str) -> None:
+        if not holds:
+            raise UserError(f"{source}: {message}")
+
+    prepare, adapt, evaluate = params.prepare, params.adapt, params.evaluate
+    demand(prepare.win <= prepare.n_fft, f"prepare.win: {prepare.win} exceeds prepare.n_fft ({prepare.n_fft})")
+    demand(prepare.hop <= prepare.win, f"prepare.hop: {prepare.hop} exceeds prepare.win ({prepare.win})")
+    nyquist = prepare.sample_rate / 2
+    demand(prepare.fmax <= nyquist, f"prepare.fmax: {prepare.fmax} exceeds half of prepare.sample_rate ({nyquist:g})")
+    demand(prepare.fmin < prepare.fmax, f"prepare.fmin: {prepare.fmin} is not below prepare.fmax ({prepare.fmax})")
+    demand(prepare.min_seconds < prepare.max_seconds, "prepare.min_seconds: must be below prepare.max_seconds")
+    demand(
+        max(adapt.shots) <= params.episodes.shots,
+        f"adapt.shots: {max(adapt.shots)} exceeds episodes.shots ({params.episodes.shots})",
+    )
+    demand(evaluate.shots in adapt.shots, f"evaluate.shots: {evaluate.shots} is not in adapt.shots {adapt.shots}")
+    demand(0 in adapt.steps, f"adapt.steps: {adapt.steps} must contain 0, the voice before adaptation")
+    demand(
+        evaluate.queries <= params.episodes.queries,
+        f"evaluate.queries: {evaluate.queries} exceeds episodes.queries ({params.episodes.queries})",
+    )
+    from metaspeech import registry
+
+    for key, names, table in (
+        ("models", params.models, registry.MODELS),
+        ("algorithms", params.algorithms, registry.ALGORITHMS),
+        ("corpus.source", [params.corpus.source], registry.CORPORA),
+        ("episodes.representation", [params.episodes.representation], registry.REPRESENTATIONS),
+        ("evaluate.judges", evaluate.judges, registry.JUDGES),
+    ):
+        for name in names:
+            demand(name in table, f"{key}: '{name}' is not known. Known: {', '.join(table)}")

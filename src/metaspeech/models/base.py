@@ -1,0 +1,92 @@
+"""What the stages know of a model, whichever it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from metaspeech.data.batch import SpeechBatch
+
+if TYPE_CHECKING:
+    from metaspeech.config import Params
+
+Parameters = dict[str, Tensor]
+Terms = dict[str, Tensor]
+LossFn = Callable[[Mapping[str, Tensor], SpeechBatch], tuple[Tensor, Terms]]
+
+
+@dataclass(frozen=True)
+class FeatureSpec:
+    """What prepare made, as far as a model must know it."""
+
+    symbols: int  # size of the symbol table, padding included
+    n_mels: int
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """Free-running output for a batch of texts.
+
+    | field | shape | what |
+    |---|---|---|
+    | mels | (batch, frames, mels) | normalised log-mel, padded |
+    | mel_lengths | (batch,) | frames up to and including the one at which the stop token fired |
+    | alignments | (batch, decoder steps, characters) | attention weights; empty where a model has none |
+    | stopped | (batch,) bool | False: the limit was hit, which is a failure to be reported |
+    """
+
+    mels: Tensor
+    mel_lengths: Tensor
+    alignments: Tensor
+    stopped: Tensor
+
+
+@runtime_checkable
+class SynthesisModel(Protocol):
+    """A model is an ``nn.Module`` whose forward is a pure function of parameters and batch: nothing cached, no
+    running statistics."""
+
+    @classmethod
+    def from_params(cls, params: Params, features: FeatureSpec) -> SynthesisModel:
+        """Builds the model from its own section of params.yaml. Seed before the call."""
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        """The training loss (a scalar) and its named parts, which are detached."""
+
+    def synthesize(self, batch: SpeechBatch, *, seeds: list[int], max_frames: Tensor) -> Synthesis:
+        """Free-running synthesis of the texts in ``batch``; its mels are not read.
+
+        Args:
+            batch: the texts.
+            seeds: one an utterance, for whatever randomness the model has at inference. The result for an utterance
+                does not depend on its neighbours in the batch.
+            max_frames: (batch,) the limit for each utterance, in frames.
+        """
+
+
+def parameters_of(model: nn.Module) -> Parameters:
+    """The model's parameters by name, detached, sharing memory."""
+    return {name: value.detach() for name, value in model.named_parameters()}
+
+
+def loss_function(model: nn.Module) -> LossFn:
+    """``loss_fn(params, batch) -> (loss, terms)``: the model as a function of its parameters."""
+
+    def loss_fn(params: Mapping[str, Tensor], batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        loss, terms = functional_call(model, dict(params), (batch,))
+        return loss, terms
+
+    return loss_fn
+
+
+def with_parameters(model: nn.Module, params: Mapping[str, Tensor]) -> nn.Module:
+    """Copies ``params`` into ``model`` (names must match) and returns it."""
+    with torch.no_grad():
+        for name, value in model.named_parameters():
+            value.copy_(params[name])
+    return model

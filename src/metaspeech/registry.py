@@ -1,0 +1,47 @@
+"""What can be named in params.yaml, and the class that stands behind each name.
+
+Values are ``"module:Class"`` and imported only when asked for, so that looking a name up costs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+CORPORA = {
+    "espeak": "metaspeech.corpora.espeak:Espeak",
+    "folder": "metaspeech.corpora.folder:Folder",
+    "vctk": "metaspeech.corpora.vctk:Vctk",
+    "libritts": "metaspeech.corpora.libritts:LibriTts",
+    "ljspeech": "metaspeech.corpora.ljspeech:LjSpeech",
+    "speechocean762": "metaspeech.corpora.speechocean762:SpeechOcean762",
+    "audiomnist": "metaspeech.corpora.audiomnist:AudioMnist",
+}
+
+MODELS = {
+    "tacotron": "metaspeech.models.tacotron.model:TacotronModel",
+}
+
+ALGORITHMS = {
+    "transfer": "metaspeech.meta.baselines:Transfer",
+    "maml": "metaspeech.meta.maml:Maml",
+    "fomaml": "metaspeech.meta.maml:Fomaml",
+    "reptile": "metaspeech.meta.reptile:Reptile",
+}
+
+REPRESENTATIONS = {
+    "speaker_embedding": "metaspeech.tasks.speaker_embedding:SpeakerEmbedding",
+}
+
+JUDGES = {
+    "mcd": "metaspeech.evaluation.judges.mcd:MelCepstralDistortion",
+    "f0": "metaspeech.evaluation.judges.f0:PitchError",
+    "similarity": "metaspeech.evaluation.judges.similarity:SpeakerSimilarity",
+    "phonemes": "metaspeech.evaluation.judges.phonemes:PhonemeError",
+}
+
+
+def resolve(table: dict[str, str], name: str) -> Any:
+    """The class behind a name. Raises KeyError for a name that config validation would have refused."""
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)
