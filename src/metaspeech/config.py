@@ -196,7 +196,9 @@ def load(path: str | Path = "params.yaml") -> Params:
     try:
         raw = OmegaConf.load(path)
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Run from the project's root, or restore it: git checkout {path}") from None
+        raise UserError(
+            f"{path}: no such file. Run from the project's root, or restore it: git checkout {path}"
+        ) from None
     except (YAMLError, OSError) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(raw, DictConfig):
@@ -219,6 +221,11 @@ def from_mapping(values: Mapping[str, Any], source: str = "params") -> Params:
         _check_range(key, value, metadata, source)
     _check_combinations(params, source)
     return params
+
+
+def flat(params: Params) -> dict[str, Any]:
+    """Every value under its dotted key: ``{"seed": 1, "corpus.source": "espeak", ...}``."""
+    return {key: value for key, value, _ in _leaves(params, "")}
 
 
 def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, source: str) -> None:

@@ -1,0 +1,174 @@
+"""The frame around every stage: params, tracking, metrics.json and readable errors.
+
+A stage is a function that takes a :class:`Stage`; ``run_stage`` gives it one::
+
+    def prepare(stage: Stage) -> None:
+        ...
+        stage.metrics({"utterances": 1200})
+
+    if __name__ == "__main__":
+        run_stage("prepare", prepare)
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metaspeech import config
+from metaspeech.errors import UserError
+from metaspeech.tracking import StageRun, current, mirror_cached, stage_run
+from metaspeech.tracking.lineage import upstream
+
+RESULTS = Path("results")
+RUNS = RESULTS / "runs"  # one <stage>[-<item>].json an execution: see metaspeech.tracking.record
+HEADLINE = [
+    "seed",
+    "models",
+    "algorithms",
+    "corpus.source",
+    "pretrain.steps",
+    "inner",
+    "meta_train.gradient_evaluations",
+]
+USER_ERROR = 2  # exit status of an error that the user can put right
+
+Metrics = Mapping[str, "float | int | Mapping[str, float | int | None] | None"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage is given."""
+
+    name: str
+    item: tuple[str, ...]  # the arguments of a matrix stage, e.g. ("tacotron", "maml")
+    params: config.Params
+    folder: Path  # results/<name>[/<item>], exists
+    track: StageRun
+
+    def metrics(self, values: Metrics) -> None:
+        """Writes ``metrics.json`` (a flat or two-level dict of numbers) and logs the same numbers to tracking.
+
+        Keep what differs from run to run of the same inputs (durations) out of it: that goes to ``track.log_metrics``.
+        """
+        rounded = {key: _rounded(value) for key, value in values.items()}
+        path = self.folder / "metrics.json"
+        temporary = path.with_suffix(".tmp")
+        temporary.write_text(json.dumps(rounded, indent=2) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+        self.track.log_metrics(dict(_flat(rounded)))
+
+    def mirror_cached(self) -> list[str]:
+        """Gives every stage that DVC took from its cache a run under this execution's parent run in MLflow.
+
+        For the last stage. Returns the names of the stages that were mirrored.
+        """
+        return mirror_cached(self.track, sorted(RUNS.glob("*.json")))
+
+
+def run_stage(name: str, body: Callable[[Stage], None], arguments: list[str] | None = None) -> None:
+    """Runs ``body`` and leaves the process: status 0, or 2 with one message for what the user can put right."""
+    item = tuple(sys.argv[1:] if arguments is None else arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads of parallel stages starve each other
+    try:
+        _run(name, item, body)
+    except UserError as error:
+        _stop(name, item, str(error))
+    except Exception as error:
+        if not _disk_full(error):
+            raise
+        _stop(name, item, _disk_message(error))
+
+
+def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> None:
+    params = config.load("params.yaml")
+    values, defaults = config.flat(params), config.flat(config.Params())
+    keys, deps = _declared(name, item)
+    folder = RESULTS.joinpath(name, *(["-".join(item)] if item else []))
+    folder.mkdir(parents=True, exist_ok=True)
+    with stage_run(
+        name,
+        "-".join(item),
+        record=RUNS / ("-".join((name, *item)) + ".json"),
+        params={key: value for key, value in values.items() if _covered(key, keys)},
+        execution=current(Path.cwd(), values),
+        headline={key: value for key, value in values.items() if value != defaults[key] or _covered(key, HEADLINE)},
+        inputs=upstream(Path("dvc.lock"), deps),
+        experiment=params.tracking.experiment,
+    ) as track:
+        body(Stage(name, item, params, folder, track))
+
+
+def _declared(name: str, item: tuple[str, ...]) -> tuple[list[str], list[str]]:
+    """The params and deps that dvc.yaml names for this stage."""
+    try:
+        text = Path("dvc.yaml").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return [], []
+    stage = yaml.safe_load(text)["stages"].get(name, {})
+    values = {f"${{item.{key}}}": value for key, value in zip(stage.get("matrix", {}), item, strict=False)}
+
+    def filled(entry: str) -> str:
+        for placeholder, value in values.items():
+            entry = entry.replace(placeholder, value)
+        return entry
+
+    return [filled(key) for key in stage.get("params", [])], [filled(path) for path in stage.get("deps", [])]
+
+
+def _covered(key: str, declared: list[str]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in declared)
+
+
+def _rounded(value: Any) -> Any:
+    """Six significant digits; None for what JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(one) for key, one in value.items()}
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    return float(f"{float(value):.6g}") if math.isfinite(value) else None
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}/")
+        elif value is not None:
+            yield f"{prefix}{key}", float(value)
+
+
+def _stop(name: str, item: tuple[str, ...], message: str) -> None:
+    sys.stdout.flush()
+    print(f"\nerror in {' '.join((name, *item))}: {message}", file=sys.stderr, flush=True)
+    sys.exit(USER_ERROR)
+
+
+def _disk_full(error: BaseException | None) -> bool:
+    """Also through libraries that only keep the text of the operating system's error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if "no space left on device" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _disk_message(error: BaseException) -> str:
+    named = getattr(error, "filename", None)
+    folder = Path(named).parent if isinstance(named, str) else Path.cwd()
+    free = shutil.disk_usage(folder if folder.is_dir() else Path.cwd()).free / 2**20
+    return (
+        f"the disk that holds {folder} is full ({free:.0f} MiB free). What was finished before is intact. Free some "
+        "space ('dvc gc --workspace' drops results of earlier runs) and start again: it goes on where it stopped."
+    )
