@@ -40,11 +40,16 @@ class SpeechBatch:
 
 @dataclass(frozen=True)
 class Episode:
-    """A task: a few utterances to adapt on and others to measure on, all of one speaker."""
+    """A task: a few utterances to adapt on and others to measure on, all of one speaker.
+
+    ``seed`` fixes whatever a model draws while it works on this task (dropout), so that neither the order of tasks nor
+    a restart changes a result.
+    """
 
     speaker: str
     support: SpeechBatch
     query: SpeechBatch
+    seed: int = 0
 
     def to(self, device: torch.device | str) -> Episode:
         return replace(self, support=self.support.to(device), query=self.query.to(device))

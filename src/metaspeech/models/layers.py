@@ -1,0 +1,103 @@
+"""Building blocks that are pure functions of their parameters, so that meta-gradients pass through them.
+
+``torch.nn.LSTM`` keeps its weights in a list of its own, which outlives a functional call; here the weights are plain
+parameters with the same names and layout.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+
+def length_mask(lengths: Tensor, longest: int) -> Tensor:
+    """True inside each sequence. (batch,) -> (batch, longest)"""
+    return torch.arange(longest, device=lengths.device)[None, :] < lengths[:, None]
+
+
+class Lstm(nn.Module):
+    """One layer, batch first, optionally in both directions. (batch, time, inputs) -> (batch, time, outputs)"""
+
+    def __init__(self, inputs: int, hidden: int, bidirectional: bool = False) -> None:
+        super().__init__()
+        self.hidden, self.bidirectional = hidden, bidirectional
+        self._suffixes = ("", "_reverse") if bidirectional else ("",)
+        bound = 1 / math.sqrt(hidden)
+        for suffix in self._suffixes:
+            for name, shape in (
+                ("weight_ih_l0", (4 * hidden, inputs)),
+                ("weight_hh_l0", (4 * hidden, hidden)),
+                ("bias_ih_l0", (4 * hidden,)),
+                ("bias_hh_l0", (4 * hidden,)),
+            ):
+                self.register_parameter(name + suffix, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+    def _weights(self) -> list[Tensor]:
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        return [getattr(self, name + suffix) for suffix in self._suffixes for name in names]
+
+    def _start(self, like: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        zeros = like.new_zeros(len(self._suffixes), batch, self.hidden)
+        return zeros, zeros
+
+    def forward(self, x: Tensor) -> Tensor:
+        start = self._start(x, x.shape[0])
+        output, _, _ = torch.lstm(x, start, self._weights(), True, 1, 0.0, False, self.bidirectional, True)
+        return output
+
+    def forward_lengths(self, x: Tensor, lengths: Tensor) -> Tensor:
+        """The same for padded sequences: the backward direction starts at each sequence's own end."""
+        packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        start = self._start(x, x.shape[0])
+        data, _, _ = torch.lstm(
+            packed.data, packed.batch_sizes, start, self._weights(), True, 1, 0.0, False, self.bidirectional
+        )
+        packed = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
+        output, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+        return output
+
+
+class LstmCell(nn.Module):
+    """One step of an LSTM whose input projection may be computed beforehand for all steps at once."""
+
+    def __init__(self, inputs: int, hidden: int) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(hidden)
+        self.weight_ih = nn.Parameter(torch.empty(4 * hidden, inputs).uniform_(-bound, bound))
+        self.weight_hh = nn.Parameter(torch.empty(4 * hidden, hidden).uniform_(-bound, bound))
+        self.bias_ih = nn.Parameter(torch.empty(4 * hidden).uniform_(-bound, bound))
+        self.bias_hh = nn.Parameter(torch.empty(4 * hidden).uniform_(-bound, bound))
+
+    @staticmethod
+    def update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """Pre-activations of the gates (batch, 4 hidden), in the order input, forget, candidate, output."""
+        i, f, g, o = gates.chunk(4, dim=-1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+
+class Convolution(nn.Module):
+    """Same-length convolution over time with layer normalisation over channels.
+
+    (batch, time, inputs) -> (batch, time, outputs). Positions outside the mask are zero before and after, so that an
+    utterance does not depend on the padding that its batch gives it.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2)
+        self.norm = nn.LayerNorm(outputs)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = x * mask[..., None]
+        x = self.convolution(x.transpose(1, 2)).transpose(1, 2)
+        normed: Tensor = self.norm(x)
+        return normed
+
+
+def dropout(x: Tensor, probability: float, active: bool) -> Tensor:
+    return functional.dropout(x, probability, active) if probability > 0 else x

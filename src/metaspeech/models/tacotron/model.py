@@ -1,0 +1,75 @@
+"""The whole Tacotron 2, with layer instead of batch normalisation and a reduction factor."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from metaspeech.config import Params, Tacotron
+from metaspeech.data.batch import SpeechBatch
+from metaspeech.models.base import FeatureSpec, Synthesis, Terms
+from metaspeech.models.layers import length_mask
+from metaspeech.models.tacotron.decoder import Decoder
+from metaspeech.models.tacotron.encoder import Encoder
+from metaspeech.models.tacotron.loss import guided_attention_loss, mel_loss, stop_loss
+from metaspeech.models.tacotron.postnet import Postnet
+from metaspeech.models.tacotron.sizes import PRESETS
+
+
+class TacotronModel(nn.Module):
+    """Characters to normalised log-mel frames."""
+
+    def __init__(self, config: Tacotron, features: FeatureSpec) -> None:
+        super().__init__()
+        self.config = config
+        sizes = PRESETS[config.preset]
+        self.encoder = Encoder(features.symbols, sizes, config.dropout)
+        self.decoder = Decoder(
+            features.n_mels, config.reduction_factor, sizes, config.prenet_dropout, config.dropout
+        )
+        self.postnet = Postnet(features.n_mels, sizes, config.dropout)
+
+    @classmethod
+    def from_params(cls, params: Params, features: FeatureSpec) -> TacotronModel:
+        return cls(params.tacotron, features)
+
+    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        """Teacher-forced training loss and its parts: mel, stop, guided (weighted), focus (mean peak of attention)."""
+        config, reduction = self.config, self.config.reduction_factor
+        steps = (batch.mel_lengths + reduction - 1) // reduction
+        target = functional.pad(batch.mels, (0, 0, 0, -batch.mels.shape[1] % reduction))
+        before, stop_logits, alignments = self._decode(batch, target)
+        mask = length_mask(batch.mel_lengths, target.shape[1])
+        after = before + self.postnet(before, mask)
+
+        mel = mel_loss(before, target, mask) + mel_loss(after, target, mask)
+        stop = stop_loss(stop_logits, steps, config.stop_weight)
+        guided = config.guided_attention * guided_attention_loss(
+            alignments, batch.token_lengths, steps, config.guided_sigma
+        )
+        loss = mel + stop + guided
+        step_mask = length_mask(steps, alignments.shape[1])
+        focus = (alignments.amax(dim=-1) * step_mask).sum() / step_mask.sum()
+        return loss, {
+            "mel": mel.detach(), "stop": stop.detach(), "guided": guided.detach(), "focus": focus.detach()
+        }  # fmt: skip
+
+    def _decode(self, batch: SpeechBatch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        memory = self.encoder(batch.tokens, batch.token_lengths)
+        frames, stop_logits, alignments = self.decoder(memory, batch.token_lengths, target)
+        return frames, stop_logits, alignments
+
+    @torch.no_grad()
+    def synthesize(self, batch: SpeechBatch, *, seeds: list[int], max_frames: Tensor) -> Synthesis:
+        """See :meth:`metaspeech.models.base.SynthesisModel.synthesize`. Dropout is off except in the prenet."""
+        training = self.training
+        self.eval()
+        try:
+            memory = self.encoder(batch.tokens, batch.token_lengths)
+            mels, lengths, alignments, stopped = self.decoder.generate(memory, batch.token_lengths, seeds, max_frames)
+            mask = length_mask(lengths, mels.shape[1])
+            mels = (mels + self.postnet(mels, mask)) * mask[..., None]
+        finally:
+            self.train(training)
+        return Synthesis(mels, lengths, alignments, stopped)

@@ -1,0 +1,77 @@
+"""The one LightningModule that knows a model and an algorithm."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
+
+from metaspeech.config import MetaTrain
+from metaspeech.data.batch import Episode
+from metaspeech.errors import UserError
+from metaspeech.meta.base import MetaAlgorithm
+from metaspeech.models.base import loss_function
+
+
+class MetaLearner(pl.LightningModule):
+    """The outer loop: gradients from the algorithm, reduced over processes once, clipped, stepped.
+
+    Inner loops use ``torch.autograd.grad``, which fires none of the hooks that distributed wrappers rely on: hence
+    manual optimisation and the explicit reduction.
+    """
+
+    def __init__(self, model: nn.Module, algorithm: MetaAlgorithm, settings: MetaTrain, total_steps: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.model, self.algorithm, self.settings, self.total_steps = model, algorithm, settings, total_steps
+        self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.int64))
+        self.register_buffer("tasks_skipped", torch.zeros((), dtype=torch.int64))
+
+    def training_step(self, episodes: list[Episode], index: int) -> None:
+        loss_fn = loss_function(self.model)
+        parameters = dict(self.model.named_parameters())
+        gradients, metrics = self.algorithm.outer_gradient(loss_fn, parameters, episodes)
+        for name, parameter in parameters.items():
+            parameter.grad = cast(Tensor, self.all_gather(gradients[name])).mean(0) if self._distributed else gradients[name]
+        if self.settings.clip:
+            metrics["gradient_norm"] = float(clip_grad_norm_(self.model.parameters(), self.settings.clip))
+        optimiser: Any = self.optimizers()
+        optimiser.step()
+        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        self._count(metrics)
+        self.log_dict(metrics, prog_bar=True, batch_size=1)
+
+    def validation_step(self, episode: Episode, index: int) -> None:
+        """Query loss of a held-out speaker before and after as many steps as training takes."""
+        loss_fn = loss_function(self.model)
+        parameters = dict(self.model.named_parameters())
+        torch.manual_seed(episode.seed)
+        before = loss_fn(parameters, episode.query)[0]
+        torch.manual_seed(episode.seed)
+        adapted = self.algorithm.adapt(loss_fn, parameters, episode.support, self.algorithm.inner.steps)
+        torch.manual_seed(episode.seed)
+        after = loss_fn(adapted, episode.query)[0]
+        self.log_dict({"validation_before": before, "validation_after": after}, batch_size=1)
+
+    def configure_optimizers(self) -> Any:
+        optimiser, schedule = self.algorithm.optimiser(list(self.model.parameters()), self.settings, self.total_steps)
+        return [optimiser], [schedule]
+
+    @property
+    def _distributed(self) -> bool:
+        return self.trainer.world_size > 1
+
+    def _count(self, metrics: dict[str, float]) -> None:
+        """Stops when so many tasks were skipped that what is trained is no longer what was asked for."""
+        seen, skipped = cast(Tensor, self.tasks_seen), cast(Tensor, self.tasks_skipped)
+        seen += int(metrics["tasks"] + metrics["skipped"])
+        skipped += int(metrics["skipped"])
+        if int(seen) >= 10 and int(skipped) > self.settings.max_skipped * int(seen):
+            raise UserError(
+                f"meta_train: {int(skipped)} of {int(seen)} tasks had an infinite or NaN loss, more than "
+                f"meta_train.max_skipped = {self.settings.max_skipped} allows. Lower inner.rate or meta_train.rate, "
+                "or set inner.clip"
+            )

@@ -1,0 +1,110 @@
+"""One way to set Lightning up: deterministic, resumable at epoch boundaries, metrics to the tracker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from metaspeech.config import Params
+from metaspeech.data.module import StepModule
+from metaspeech.errors import UserError
+
+LogMetrics = Callable[[dict[str, float], int], None]
+
+
+class TrackerLogger(Logger):
+    """Hands Lightning's metrics to the tracker."""
+
+    def __init__(self, log: LogMetrics) -> None:
+        super().__init__()
+        self._log = log
+
+    @property
+    def name(self) -> str:
+        return "tracker"
+
+    @property
+    def version(self) -> str:
+        return "0"
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        return self._log
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._log({name: float(value) for name, value in metrics.items() if name != "epoch"}, step or 0)
+
+    @rank_zero_only
+    def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
+        """Parameters reach the tracker through the stage, not through Lightning."""
+
+
+def set_up_torch(params: Params) -> None:
+    """Threads, determinism and the seed of a stage. Call before the model is built.
+
+    Raises:
+        UserError: ``device: cuda`` was asked for and there is none.
+    """
+    if params.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("params.yaml: device: 'cuda' asked for, but torch sees no CUDA device. Set device to auto or cpu")
+    torch.set_num_threads(params.threads or os.cpu_count() or 1)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.manual_seed(params.seed)
+
+
+def make_trainer(params: Params, epochs: int, log: LogMetrics, partial: Path | None, **options: Any) -> pl.Trainer:
+    """A Trainer that keeps its last checkpoint in ``partial``."""
+    callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=10)]
+    if partial:
+        callbacks.append(ModelCheckpoint(dirpath=partial, filename="last", enable_version_counter=False))
+    return pl.Trainer(
+        accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[params.device],
+        devices=1,
+        max_epochs=epochs,
+        logger=TrackerLogger(log),
+        callbacks=callbacks,
+        enable_checkpointing=partial is not None,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        **options,
+    )
+
+
+def fit(trainer: pl.Trainer, learner: pl.LightningModule, module: StepModule, partial: Path) -> None:
+    """Trains from the start, or from where an interrupted run of the same configuration left off."""
+    forget_other_partials(partial)
+    checkpoint = partial / "last.ckpt"
+    resumed = checkpoint if checkpoint.exists() else None
+    if resumed:
+        print(f"Resuming from {resumed}", flush=True)
+    trainer.fit(learner, datamodule=module, ckpt_path=resumed, weights_only=True if resumed else None)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def forget_other_partials(partial: Path) -> None:
+    """Removes what interrupted runs of other configurations left beside ``partial``."""
+    for other in partial.parent.glob("partial-*"):
+        if other != partial:
+            print(f"Removing {other}: it belongs to another configuration", flush=True)
+            shutil.rmtree(other)
+
+
+def finish(partial: Path) -> None:
+    """Training is complete and its result saved: the partial checkpoint is no longer needed."""
+    shutil.rmtree(partial, ignore_errors=True)
