@@ -76,7 +76,7 @@ class InnerLoop:
 
 def finite(loss: Tensor) -> Tensor:
     if not bool(torch.isfinite(loss)):
-        raise NonFiniteLoss(f"loss is {float(loss)}")
+        raise NonFiniteLoss(f"loss is {float(loss.detach())}")
     return loss
 
 

@@ -38,8 +38,8 @@ class Prenet(nn.Module):
         drawn = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
-            drawn.append((torch.rand(2, steps, int(width), generator=generator) < keep) / keep)
-        first, second = torch.stack(drawn, dim=1).to(like)
+            drawn.append((torch.rand(steps, 2, int(width), generator=generator) < keep) / keep)
+        first, second = torch.stack(drawn).to(like).unbind(2)  # (B, S, 2, P)
         return first, second
 
 
