@@ -13,6 +13,7 @@ A stage is a function that takes a :class:`Stage`; ``run_stage`` gives it one::
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import math
 import os
@@ -73,7 +74,8 @@ class Stage:
 
         For the last stage. Returns the names of the stages that were mirrored.
         """
-        return mirror_cached(self.track, sorted(RUNS.glob("*.json")))
+        paths = [RUNS / f"{name}.json" for name in _record_names(self.params)]
+        return mirror_cached(self.track, [path for path in paths if path.exists()])
 
 
 def run_stage(name: str, body: Callable[[Stage], None], arguments: list[str] | None = None) -> None:
@@ -99,7 +101,7 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
     with stage_run(
         name,
         "-".join(item),
-        record=RUNS / ("-".join((name, *item)) + ".json"),
+        record=RUNS / f"{'-'.join((name, *item))}.json",
         params={key: value for key, value in values.items() if _covered(key, keys)},
         execution=current(Path.cwd(), values),
         headline={key: value for key, value in values.items() if value != defaults[key] or _covered(key, HEADLINE)},
@@ -109,13 +111,17 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
         body(Stage(name, item, params, folder, track))
 
 
+def _dvc_stages() -> dict[str, Any]:
+    """Of dvc.yaml; empty where there is none."""
+    try:
+        return dict(yaml.safe_load(Path("dvc.yaml").read_text(encoding="utf-8"))["stages"])
+    except FileNotFoundError:
+        return {}
+
+
 def _declared(name: str, item: tuple[str, ...]) -> tuple[list[str], list[str]]:
     """The params and deps that dvc.yaml names for this stage."""
-    try:
-        text = Path("dvc.yaml").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return [], []
-    stage = yaml.safe_load(text)["stages"].get(name, {})
+    stage = _dvc_stages().get(name, {})
     values = {f"${{item.{key}}}": value for key, value in zip(stage.get("matrix", {}), item, strict=False)}
 
     def filled(entry: str) -> str:
@@ -124,6 +130,16 @@ def _declared(name: str, item: tuple[str, ...]) -> tuple[list[str], list[str]]:
         return entry
 
     return [filled(key) for key in stage.get("params", [])], [filled(path) for path in stage.get("deps", [])]
+
+
+def _record_names(params: config.Params) -> list[str]:
+    """Of the stages that these params ask for: results/runs may hold more, of items asked for earlier."""
+    values = {"${models}": params.models, "${algorithms}": params.algorithms}
+    return [
+        "-".join((name, *item))
+        for name, stage in _dvc_stages().items()
+        for item in itertools.product(*(values[source] for source in stage.get("matrix", {}).values()))
+    ]
 
 
 def _covered(key: str, declared: list[str]) -> bool:

@@ -9,11 +9,12 @@ A stage is given a :class:`StageRun` by its frame (``pipelines/_stage.py``) as `
     stage.track.set_tags({"judge": "resemblyzer"})
 
 The last stage calls ``stage.mirror_cached()`` once: stages that DVC took from its cache then show in MLflow too.
-``tracking/run.py`` is the only module that imports mlflow, and only when a run starts.
+``tracking/server.py`` is the only module that imports mlflow, and only when a run starts.
 """
 
 from metaspeech.tracking.execution import Execution, current
 from metaspeech.tracking.record import Record
-from metaspeech.tracking.run import StageRun, mirror_cached, stage_run, tracking_uri
+from metaspeech.tracking.run import StageRun, mirror_cached, stage_run
+from metaspeech.tracking.server import tracking_uri
 
 __all__ = ["Execution", "Record", "StageRun", "current", "mirror_cached", "stage_run", "tracking_uri"]

@@ -36,14 +36,14 @@ class Execution:
         return f"{self.experiment or self.commit[:10] or 'no-git'}-{self.params_hash}"
 
     def reproduce(self, stage: str) -> str:
-        """The command that makes the stage's result again, as far as git knows the program."""
+        """The command that makes the stage's result again (an empty name: the whole pipeline's)."""
+        steps = [f"git checkout {self.commit}"] if self.commit else []
         if self.experiment:
-            return f"dvc exp apply {self.experiment} && dvc repro {stage}"
-        checkout = f"git checkout {self.commit} && " if self.commit else ""
-        if not self.overrides:
-            return f"{checkout}dvc repro {stage}"
-        settings = " ".join(f"-S {shlex.quote(one)}" for one in self.overrides)
-        return f"{checkout}dvc exp run {settings} {stage}"
+            steps = [f"dvc exp apply {self.experiment}"]
+        elif self.overrides:
+            settings = " ".join(f"-S {shlex.quote(one)}" for one in self.overrides)
+            return " && ".join([*steps, f"dvc exp run {settings} {stage}".rstrip()])
+        return " && ".join([*steps, f"dvc repro {stage}".rstrip()])
 
     def tags(self, stage: str) -> dict[str, str]:
         """For an MLflow run; empty values left out."""

@@ -6,6 +6,7 @@ DVC restores it with the stage's other outs, so that a cached stage can still be
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ class Record:
     seconds: float
     run_id: str | None  # of MLflow; None when the tracking server could not be reached
     params: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, float | None] = field(default_factory=dict)  # last values
+    metrics: dict[str, float | None] = field(default_factory=dict)  # last values; None: not finite
     tags: dict[str, str] = field(default_factory=dict)
     inputs: dict[str, str] = field(default_factory=dict)  # path of an upstream out -> digest
 
@@ -39,7 +40,9 @@ class Record:
         """Writes the file atomically."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(asdict(self), indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        values = asdict(self)
+        values["metrics"] = {key: value if _finite(value) else None for key, value in self.metrics.items()}
+        temporary.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         os.replace(temporary, path)
 
     @classmethod
@@ -49,3 +52,7 @@ class Record:
             return cls(**json.loads(path.read_text(encoding="utf-8")))
         except (ValueError, TypeError) as error:
             raise UserError(f"{path}: not the record of a stage ({error}). Make it again: dvc repro --force") from None
+
+
+def _finite(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
