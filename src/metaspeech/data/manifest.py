@@ -1,0 +1,117 @@
+"""The tables of utterances and what must hold for them.
+
+pandera takes a second to import, so that happens inside the functions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from metaspeech.errors import UserError
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
+
+CORPUS_COLUMNS = ["utt_id", "speaker", "path", "text", "start", "stop"]
+MANIFEST_COLUMNS = [
+    "utt_id",
+    "speaker",
+    "text",
+    "tokens",
+    "seconds",
+    "frames",
+    "samples",
+    "shard",
+    "frame_start",
+    "sample_start",
+]
+REJECTED_COLUMNS = ["utt_id", "speaker", "path", "stage", "reason"]
+
+
+def read_corpus(path: Path) -> pd.DataFrame:
+    """The table that the corpus stage wrote: what names an utterance must be there, the rest may be anything.
+
+    Missing texts become empty, so that each is rejected by name and not as a table. ``start`` and ``stop`` are added
+    when absent.
+
+    Raises:
+        UserError: the file is absent or no parquet, or a column is missing or of the wrong type.
+    """
+    table = _read_parquet(path, "dvc repro corpus")
+    for name in ("start", "stop"):
+        if name not in table:
+            table[name] = float("nan")
+    if "text" in table:
+        table["text"] = table["text"].fillna("")
+    return _validated(table, _corpus_schema(), path, "dvc repro corpus")
+
+
+def read_manifest(path: Path) -> pd.DataFrame:
+    """The table that the prepare stage wrote. Raises like :func:`read_corpus`."""
+    return check_manifest(_read_parquet(path, "dvc repro prepare"), path)
+
+
+def check_manifest(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """Raises UserError when the table, said to be at ``path``, is not as a manifest must be."""
+    return _validated(table, _manifest_schema(), path, "dvc repro prepare")
+
+
+def _corpus_schema() -> pa.DataFrameSchema:
+    import pandera.pandas as pa
+
+    name = pa.Column(str, pa.Check.str_length(min_value=1))
+    sample = pa.Column(float, pa.Check.ge(0), nullable=True, coerce=True)
+    return pa.DataFrameSchema(
+        {"utt_id": name, "speaker": name, "path": name, "text": pa.Column(str), "start": sample, "stop": sample}
+    )
+
+
+def _manifest_schema() -> pa.DataFrameSchema:
+    import pandera.pandas as pa
+
+    name = pa.Column(str, pa.Check.str_length(min_value=1))
+    count = pa.Column("int32", pa.Check.gt(0))
+    offset = pa.Column("int64", pa.Check.ge(0))
+    return pa.DataFrameSchema(
+        {
+            "utt_id": pa.Column(str, pa.Check.str_length(min_value=1), unique=True),
+            "speaker": name,
+            "text": name,
+            "tokens": pa.Column(object, pa.Check(lambda tokens: tokens.map(len) > 1, name="not_empty")),
+            "seconds": pa.Column(float, pa.Check.gt(0)),
+            "frames": count,
+            "samples": count,
+            "shard": pa.Column("int32", pa.Check.ge(0)),
+            "frame_start": offset,
+            "sample_start": offset,
+        },
+        checks=pa.Check(lambda table: table["utt_id"].is_monotonic_increasing, name="sorted_by_utt_id"),
+    )
+
+
+def _read_parquet(path: Path, command: str) -> pd.DataFrame:
+    if not path.is_file():
+        raise UserError(f"{path}: no such file. Make it: {command}")
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path}: cannot be read as parquet ({reason}). Make it again: {command} --force") from None
+
+
+def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, command: str) -> pd.DataFrame:
+    from pandera.errors import SchemaError, SchemaErrors
+
+    missing = [name for name in schema.columns if name not in table]
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")
+    try:
+        validated: pd.DataFrame = schema.validate(table, lazy=True)
+    except (SchemaError, SchemaErrors) as error:
+        cases = error.failure_cases
+        lines = [f"{row.column}: {row.check}, found {row.failure_case!r}" for row in cases.head(5).itertuples()]
+        raise UserError(f"{path}: not as expected ({'; '.join(lines)}). Make it again: {command} --force") from None
+    return validated

@@ -1,0 +1,259 @@
+"""A corpus to prepared speech: chunk by chunk, in several processes, in an order that does not depend on them.
+
+Everything is written to ``<out>/.work`` first, and only a complete result replaces an earlier one. A run that was
+interrupted goes on there, unless the corpus, the settings or this code have changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from metaspeech.audio import features, level
+from metaspeech.config import Prepare
+from metaspeech.data import chunks, shards
+from metaspeech.data.chunks import Chunk, process
+from metaspeech.data.manifest import CORPUS_COLUMNS, MANIFEST_COLUMNS, REJECTED_COLUMNS, check_manifest, read_corpus
+from metaspeech.data.shards import Shard, finished_shards, write_shard
+from metaspeech.errors import UserError
+from metaspeech.files import replacing
+from metaspeech.parallel import ordered_map, worker_count
+from metaspeech.text import frontend, normalise
+
+CHUNK = 128  # utterances: what a process holds in memory, and what an interruption loses
+_NOT_FEATURES = ("workers", "max_rejected", "shard_mb")
+_MEGABYTE = 1 << 20
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What came of a corpus.
+
+    Attributes:
+        utterances, speakers, hours: of what was kept.
+        limited: utterances less loud than asked for, because a peak would have clipped.
+        rejected: left out here, by reason.
+    """
+
+    utterances: int
+    speakers: int
+    hours: float
+    limited: int
+    rejected: dict[str, int]
+
+
+def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = True) -> Summary:
+    """Writes manifest.parquet, the shards, store.json and rejected.csv into ``out``.
+
+    Args:
+        corpus: the folder with corpus.parquet and corpus.json.
+        out: a folder; made when absent.
+        config: the section ``prepare`` of the params. ``workers`` does not change what is written.
+        progress: whether to show a bar.
+
+    Raises:
+        UserError: the corpus is not as expected, more utterances than ``max_rejected`` had to be left out, or the disk
+            is full. Earlier results stay as they were.
+    """
+    table = read_corpus(corpus / "corpus.parquet")
+    root = corpus_root(corpus)
+    usable, refused = _screen(table)
+    work = _work_folder(out, _fingerprint(usable, root, config))
+    try:
+        _process_all(usable, root, work, config, progress)
+        return _publish(work, out, corpus, refused, config)
+    except BrokenProcessPool:
+        raise UserError(
+            "prepare: a worker process was killed, most often for want of memory. What is finished is kept: set "
+            "prepare.workers to 1 and run again"
+        ) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            f"{out}: no space left on the disk. What is finished is kept in {work}: free some space and run again"
+        ) from None
+
+
+def corpus_root(corpus: Path) -> Path:
+    """The folder that the paths in corpus.parquet are relative to. Raises UserError when corpus.json does not say."""
+    path = corpus / "corpus.json"
+    try:
+        root = json.loads(path.read_text(encoding="utf-8"))["root"]
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file. Make it: dvc repro corpus") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: cannot be read ({error!r}). Make it again: dvc repro --force corpus") from None
+    folder = corpus if root == "." else Path(root)
+    if not folder.is_dir():
+        raise UserError(f"{path}: its root {folder} is not a folder. Put the recordings back, or: dvc repro --force corpus")
+    return folder
+
+
+def _screen(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What needs no look at a recording. Returns (usable, left out with a reason)."""
+    reasons = pd.Series("", index=table.index, dtype="str")
+    reasons[table["path"].map(_leads_outside).astype(bool)] = "path outside the folder: of the corpus"
+    reasons[table["utt_id"].duplicated()] = "duplicate id: the first of its name is kept"
+    usable = table[reasons == ""].sort_values(["path", "start", "utt_id"], ignore_index=True)
+    return usable, table.assign(reason=reasons)[reasons != ""]
+
+
+def _leads_outside(path: str) -> bool:
+    depth = 0
+    for part in PurePosixPath(path).parts:
+        depth += -1 if part == ".." else 1
+        if depth < 0:
+            return True
+    return PurePosixPath(path).is_absolute()
+
+
+def _fingerprint(usable: pd.DataFrame, root: Path, config: Prepare) -> str:
+    """A digest of all that decides the result: settings, table, the recordings' sizes and times, this code."""
+    settings = {name: value for name, value in asdict(config).items() if name not in ("workers", "max_rejected")}
+    digest = hashlib.sha256(json.dumps([settings, CHUNK, list(usable.columns)]).encode())
+    digest.update(pd.util.hash_pandas_object(usable, index=False).to_numpy().tobytes())
+    for path in usable["path"].unique():
+        try:
+            state = (root / path).stat()
+            digest.update(f"{state.st_size} {state.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(b"-\n")
+    for module in (features, level, normalise, frontend, chunks, shards):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    return digest.hexdigest()
+
+
+def _work_folder(out: Path, fingerprint: str) -> Path:
+    """``<out>/.work``, emptied unless it is of the same fingerprint."""
+    work = out / ".work"
+    mark = work / "fingerprint"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != fingerprint:
+        shutil.rmtree(work, ignore_errors=True)
+        with replacing(mark) as temporary:
+            temporary.write_text(fingerprint, encoding="utf-8")
+    return work
+
+
+def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, progress: bool) -> None:
+    """Chunks, and a shard whenever enough of them are there."""
+    done = finished_shards(work)
+    first = done[-1].info()["chunks"] if done else 0
+    total = math.ceil(len(usable) / CHUNK)
+
+    def remaining() -> Iterator[Chunk]:
+        for index in range(first, total):
+            rows = usable.iloc[index * CHUNK : (index + 1) * CHUNK].reset_index(drop=True)
+            yield Chunk(index, rows, root, work, config)
+
+    waiting: list[Chunk] = []
+    number, size = len(done), 0
+    workers = min(worker_count(config.workers), total - first)
+    bar = tqdm(total=len(usable), initial=min(first * CHUNK, len(usable)), unit="utt", desc="prepare", disable=not progress)
+    with bar:
+        for chunk, utterances in zip(remaining(), ordered_map(process, remaining(), workers), strict=True):
+            bar.update(utterances)
+            waiting.append(chunk)
+            size += chunk.arrays_path.stat().st_size
+            if size >= config.shard_mb * _MEGABYTE:
+                write_shard(Shard(number, work), waiting, config.n_mels)
+                waiting, number, size = [], number + 1, 0
+        if waiting:
+            write_shard(Shard(number, work), waiting, config.n_mels)
+
+
+def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: Prepare) -> Summary:
+    """Checks what was left out, then puts the result in place of an earlier one, store.json last."""
+    done = finished_shards(work)
+    tables = [pd.read_parquet(shard.table_path) for shard in done]
+    table = pd.concat(tables, ignore_index=True) if tables else refused.iloc[:0]
+    rejected = pd.concat([refused, table[table["reason"] != ""]]).assign(stage="prepare")
+    rejected = rejected.sort_values(["utt_id", "path"])[REJECTED_COLUMNS]
+    kept = table[table["reason"] == ""].sort_values("utt_id", ignore_index=True)
+    counts = Counter(reason.partition(":")[0] for reason in rejected["reason"])
+    _check_share(rejected, len(kept), counts, work, corpus, config)
+
+    extras = [name for name in kept if name not in {*MANIFEST_COLUMNS, *CORPUS_COLUMNS, "reason", "limited"}]
+    manifest = kept[MANIFEST_COLUMNS + extras]
+    check_manifest(manifest, out / "manifest.parquet")
+    index = _index(done, config)
+    (out / "store.json").unlink(missing_ok=True)
+    for stale in [*out.glob("mel-*.npy"), *out.glob("audio-*.npy")]:
+        stale.unlink()
+    for shard in done:
+        os.replace(shard.mel_path, out / shard.mel_path.name)
+        os.replace(shard.audio_path, out / shard.audio_path.name)
+    chunks.write_table(manifest, out / "manifest.parquet")
+    _write_csv(pd.concat([_rejected_before(corpus), rejected]), out / "rejected.csv")
+    with replacing(out / "store.json") as temporary:
+        temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.rmtree(work)
+    return Summary(
+        utterances=len(kept),
+        speakers=int(kept["speaker"].nunique()),
+        hours=float(kept["seconds"].sum() / 3600),
+        limited=int(kept["limited"].sum()),
+        rejected=dict(sorted(counts.items())),
+    )
+
+
+def _check_share(
+    rejected: pd.DataFrame, kept: int, counts: Counter[str], work: Path, corpus: Path, config: Prepare
+) -> None:
+    total = len(rejected) + kept
+    if total and kept and len(rejected) <= config.max_rejected * total:
+        return
+    _write_csv(rejected, work / "rejected.csv")
+    lines = []
+    for category, count in counts.most_common():
+        example = next(row for row in rejected.itertuples() if str(row.reason).startswith(category))
+        lines.append(f"  {count} x {category}, for example {example.utt_id} ({example.path}): {example.reason}")
+    raise UserError(
+        f"{corpus / 'corpus.parquet'}: {len(rejected)} of {total} utterances had to be left out, more than the share of "
+        f"{config.max_rejected:g} that prepare.max_rejected allows\n"
+        + "\n".join(lines)
+        + f"\nAll of them are listed in {work / 'rejected.csv'}. Put the recordings right, or change the setting."
+    )
+
+
+def _index(done: list[Shard], config: Prepare) -> dict[str, Any]:
+    """The content of store.json."""
+    infos = [shard.info() for shard in done]
+    frames = sum(info["frames"] for info in infos)
+    mean = np.sum([info["sum"] for info in infos], axis=0) / frames
+    square = np.sum([info["square"] for info in infos], axis=0) / frames
+    deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band without energy has none
+    return {
+        "settings": {name: value for name, value in asdict(config).items() if name not in _NOT_FEATURES},
+        "symbols": frontend.Frontend(config.text).symbols,
+        "mel_mean": mean.tolist(),
+        "mel_std": deviation.tolist(),
+        "shards": [info["files"] for info in infos],
+    }
+
+
+def _rejected_before(corpus: Path) -> pd.DataFrame:
+    """What the corpus stage left out."""
+    path = corpus / "rejected.csv"
+    if not path.is_file():
+        return pd.DataFrame(columns=REJECTED_COLUMNS, dtype="str")
+    return pd.read_csv(path, dtype="str", keep_default_na=False)[REJECTED_COLUMNS]
+
+
+def _write_csv(table: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False)
