@@ -1,0 +1,55 @@
+# Two commands do everything on a machine with Python 3.11 or newer, make and g++:  make repro   and   make test
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= pinned
+P ?= default
+SET ?=
+
+BIN := $(abspath $(VENV))/bin
+export PATH := $(BIN):$(PATH)
+# as pipelines' cmd in dvc.yaml: the sources here, not those of another checkout
+export PYTHONPATH := src
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro check test lint format smoke profile ui clean clean-all
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+
+setup: ## build or update .venv (TORCH=own keeps an installed torch, VENV=... another environment)
+	@$(PYTHON) tools/setup.py --venv "$(VENV)" --torch "$(TORCH)"
+
+check: setup ## look over params.yaml and the corpus without running anything
+	@python -m pipelines.check
+
+repro: setup check ## run the pipeline: whatever changed since the last time, up to reports/index.html
+	dvc repro
+
+test: setup ## run the tests
+	python -m pytest -n 2
+
+lint: setup ## ruff, and mypy --strict on src/
+	ruff check .
+	ruff format --check .
+	mypy
+
+format: setup ## let ruff put the code in form
+	ruff check --fix .
+	ruff format .
+
+smoke: setup ## the whole pipeline at toy sizes, in a copy (build/smoke) that leaves your results alone
+	python tools/smoke.py build/smoke
+
+profile: setup ## set params.yaml to a profile: make profile P=smoke|default|real|gpu [SET="corpus.path=/my/voices"]
+	python -m pipelines.profile apply $(P) $(foreach one,$(SET),--set '$(one)')
+
+ui: setup ## MLflow's pages at http://127.0.0.1:5000
+	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+clean: ## remove caches of tools and scratch copies; results stay
+	rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+clean-all: clean ## remove everything that was made: .venv, data, models, results, reports, DVC's cache, MLflow's runs
+	rm -rf "$(VENV)" data models results reports .dvc/cache .dvc/tmp mlflow.db mlartifacts
