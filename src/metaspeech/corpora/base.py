@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +10,7 @@ from typing import Protocol
 import pandas as pd
 
 from metaspeech import config
+from metaspeech.files import replacing
 
 REJECTED_COLUMNS = ["utt_id", "speaker", "path", "stage", "reason"]
 
@@ -58,26 +57,15 @@ def write_corpus(out: Path, info: CorpusInfo, utterances: pd.DataFrame, rejected
             file's own rate) and further columns.
         rejected: utt_id, speaker, path, stage, reason.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    ordered = utterances.sort_values("utt_id", ignore_index=True)
-    _replace(out / "corpus.parquet", lambda path: ordered.to_parquet(path, index=False))
-    _replace(out / "rejected.csv", lambda path: rejected[REJECTED_COLUMNS].to_csv(path, index=False))
-    text = json.dumps(asdict(info), indent=2, ensure_ascii=False) + "\n"
-    _replace(out / "corpus.json", lambda path: path.write_text(text, encoding="utf-8"))
+    with replacing(out / "corpus.parquet") as path:
+        utterances.sort_values("utt_id").to_parquet(path, index=False)
+    with replacing(out / "rejected.csv") as path:
+        rejected[REJECTED_COLUMNS].to_csv(path, index=False)
+    with replacing(out / "corpus.json") as path:
+        path.write_text(json.dumps(asdict(info), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     return info
 
 
 def no_rejected() -> pd.DataFrame:
     """An empty table of rejected utterances."""
     return pd.DataFrame(columns=REJECTED_COLUMNS, dtype="str")
-
-
-def worker_count(workers: int) -> int:
-    """How many processes ``workers`` stands for."""
-    return workers or os.cpu_count() or 1
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    os.replace(temporary, path)

@@ -10,8 +10,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Hashable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ import soundfile
 from tqdm import tqdm
 
 from metaspeech import config
-from metaspeech.corpora.base import CorpusInfo, no_rejected, worker_count, write_corpus
+from metaspeech.corpora.base import CorpusInfo, no_rejected, write_corpus
 from metaspeech.errors import UserError
+from metaspeech.parallel import worker_count
 from metaspeech.text.phrases import capacity, phrases
 
 LANGUAGE = "en-us"
@@ -50,11 +53,6 @@ class Espeak:
 
     def build(self, config: config.Corpus, out: Path, seed: int, workers: int) -> CorpusInfo:
         voices = read_voices(Path(config.path))
-        if config.speakers > len(voices):
-            raise UserError(
-                f"corpus.speakers: {config.speakers} asked for, but {config.path} lists {len(voices)} voices. "
-                "Lower it, or 0 for all."
-            )
         if config.utterances == 0:
             raise UserError("corpus.utterances: 0 is not a number of phrases that espeak can say. Expected 1 or more.")
         voices = voices[: config.speakers or None]
@@ -65,7 +63,7 @@ class Espeak:
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()
         with ThreadPoolExecutor(worker_count(workers)) as pool:
-            spoken = pool.map(lambda pair: _speak(*pair, fresh), zip(voices, texts, strict=True))
+            spoken = pool.map(_speak, voices, texts, repeat(fresh))
             tables = list(tqdm(spoken, total=len(voices), desc="voices", unit="voice", disable=None))
         shutil.rmtree(audio, ignore_errors=True)
         fresh.rename(audio)
@@ -165,7 +163,7 @@ def read_voices(path: Path) -> list[Voice]:
     return voices
 
 
-def _number(path: Path, line: int, column: str, row: dict[str, str], low: int, high: int) -> int:
+def _number(path: Path, line: int, column: str, row: dict[Hashable, str], low: int, high: int) -> int:
     value = row[column]
     if not value.isdecimal() or not low <= int(value) <= high:
         raise UserError(f"{path}: line {line}: {column}: {value!r}, expected a whole number from {low} to {high}")

@@ -1,7 +1,7 @@
 """A program of its own that speaks: one job on standard input, samples on standard output.
 
 eSpeak NG is licensed under the GPL and keeps global state that is not thread safe. It is therefore loaded in a separate
-process, which imports nothing of this package, and each speaker gets a fresh process, so that what a voice says does not
+process, which imports nothing of this package, and each speaker gets a fresh one, so that what a voice says does not
 depend on what other voices said before.
 
 Input, one line of JSON: ``{"voice": "en-us+f2", "rate": 160, "pitch": 50, "texts": ["...", ...]}`` with the rate in
@@ -39,13 +39,13 @@ def main() -> int:
         return 1
     spoken = bytearray()
 
-    @Callback
     def keep(samples: ctypes._Pointer[ctypes.c_short], count: int, events: int) -> int:
         if samples and count > 0:
             spoken.extend(ctypes.string_at(samples, 2 * count))
         return 0
 
-    library.espeak_SetSynthCallback(keep)
+    callback = Callback(keep)  # must live as long as the library calls it
+    library.espeak_SetSynthCallback(callback)
     # An unknown variant would be ignored without a word.
     variant = job["voice"].partition("+")[2]
     known = not variant or (Path(data) / "voices" / "!v" / variant).is_file()

@@ -92,9 +92,7 @@ def _all(template: list[str], classes: dict[str, list[str]]) -> Iterator[str]:
             yield " ".join(words)
 
 
-def _deal(
-    count: int, templates: list[list[str]], classes: dict[str, list[str]], draw: random.Random
-) -> list[str]:
+def _deal(count: int, templates: list[list[str]], classes: dict[str, list[str]], draw: random.Random) -> list[str]:
     """Deals from one shuffled deck a class; a phrase that was dealt before is dealt anew."""
     decks: dict[str, list[str]] = {kind: [] for kind in classes}
     dealt: dict[str, None] = {}

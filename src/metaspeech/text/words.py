@@ -1,13 +1,18 @@
 """The words that phrases are made of, in four classes.
 
-One or two syllables each, spelt regularly where English gives the choice. Verbs are in the past tense, so that a subject
-of either number agrees. The order matters: a vocabulary of n words is the first n of :func:`word_list`, and the first 40
-hold nearly every phoneme of American English.
+One or two syllables each, spelt regularly where English gives the choice. Verbs are in the past tense, so that a
+subject of either number agrees. The order matters: a vocabulary of n words is the first n of :func:`word_list`, and the
+first 40 hold nearly every phoneme of American English.
 """
 
 from __future__ import annotations
 
-MODIFIERS = tuple(
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+MODIFIERS = _words(
     """
     young light this good thin small each sharp brown huge
     red blue green old new big fast cold warm bright dark deep wide flat soft hard loud quick slow clean fresh
@@ -21,9 +26,9 @@ MODIFIERS = tuple(
     fair bare rare pale safe brief neat cheap steep keen lean mean clear sheer blunt crisp damp faint firm fond full
     limp lush mild moist numb odd pure shrill sleek snug stale stern stiff stout strange strict
     swift tame tart tense true vague vast wild wise
-    """.split()
+    """
 )
-NOUNS = tuple(
+NOUNS = _words(
     """
     dog boy bird house voice judge fish goat cup bath chair king van zebra treasure
     ship cat mouse wheel lake yard ring cake tree moon star sun cloud rain snow wind fire stone sand hill road bridge
@@ -46,9 +51,9 @@ NOUNS = tuple(
     crown sword shield flag tent camp
     leaf branch root seed flower rose lily daisy tulip grass weed moss
     bee ant moth wasp bug crab shrimp whale shark seal
-    """.split()
+    """
 )
-VERBS = tuple(
+VERBS = _words(
     """
     found took made joined pushed watched saved used chose heard
     ran sang met held gave sold moved kept left lost built bought brought caught taught felt dealt slept swept wept
@@ -70,9 +75,9 @@ VERBS = tuple(
     borrowed followed swallowed showed
     carried married hurried worried buried copied studied
     answered entered offered ordered covered gathered
-    """.split()
+    """
 )
-ADVERBS = tuple(
+ADVERBS = _words(
     """
     now there soon away first
     here well then again down up out back home today early later always often never ever twice once
@@ -84,11 +89,11 @@ ADVERBS = tuple(
     somewhere nowhere elsewhere abroad ahead aside apart alone
     almost maybe perhaps instead indeed
     daily weekly yearly mostly partly freshly newly brightly tightly lightly
-    """.split()
+    """
 )
 
 # Of eight words in a row, two modify, three name, two tell what was done and one tells how, where or when.
-CYCLE = "noun modifier verb noun modifier noun verb adverb".split()
+CYCLE = _words("noun modifier verb noun modifier noun verb adverb")
 
 
 def word_list() -> list[tuple[str, str]]:
