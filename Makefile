@@ -9,7 +9,6 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 # as pipelines' cmd in dvc.yaml: the sources here, not those of another checkout
 export PYTHONPATH := src
-export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro check test lint format smoke profile ui clean clean-all
@@ -27,7 +26,7 @@ repro: setup check ## run the pipeline: whatever changed since the last time, up
 	dvc repro
 
 test: setup ## run the tests
-	python -m pytest -n 2
+	OMP_NUM_THREADS=1 python -m pytest -n 2
 
 lint: setup ## ruff, and mypy --strict on src/
 	ruff check .

@@ -32,7 +32,7 @@ from metaspeech.tracking import StageRun, current, mirror_cached, stage_run
 from metaspeech.tracking.lineage import upstream
 
 RESULTS = Path("results")
-RUNS = RESULTS / "runs"  # one <stage>[-<item>].json an execution: see metaspeech.tracking.record
+RUNS = RESULTS / "runs"  # <stage>[/<item>].json: see metaspeech.tracking.record
 HEADLINE = [
     "seed",
     "models",
@@ -74,7 +74,7 @@ class Stage:
 
         For the last stage. Returns the names of the stages that were mirrored.
         """
-        paths = [RUNS / f"{name}.json" for name in _record_names(self.params)]
+        paths = _record_paths(self.params)
         return mirror_cached(self.track, [path for path in paths if path.exists()])
 
 
@@ -101,7 +101,7 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
     with stage_run(
         name,
         "-".join(item),
-        record=RUNS / f"{'-'.join((name, *item))}.json",
+        record=_record_path(name, item),
         params={key: value for key, value in values.items() if _covered(key, keys)},
         execution=current(Path.cwd(), values),
         headline={key: value for key, value in values.items() if value != defaults[key] or _covered(key, HEADLINE)},
@@ -132,11 +132,15 @@ def _declared(name: str, item: tuple[str, ...]) -> tuple[list[str], list[str]]:
     return [filled(key) for key in stage.get("params", [])], [filled(path) for path in stage.get("deps", [])]
 
 
-def _record_names(params: config.Params) -> list[str]:
+def _record_path(name: str, item: tuple[str, ...]) -> Path:
+    return (RUNS / name / "-".join(item) if item else RUNS / name).with_suffix(".json")
+
+
+def _record_paths(params: config.Params) -> list[Path]:
     """Of the stages that these params ask for: results/runs may hold more, of items asked for earlier."""
     values = {"${models}": params.models, "${algorithms}": params.algorithms}
     return [
-        "-".join((name, *item))
+        _record_path(name, item)
         for name, stage in _dvc_stages().items()
         for item in itertools.product(*(values[source] for source in stage.get("matrix", {}).values()))
     ]

@@ -9,7 +9,7 @@ import yaml
 
 
 def upstream(lock: Path, deps: Iterable[str]) -> dict[str, str]:
-    """Path -> digest of every out in ``lock`` that is, or lies under, one of ``deps``.
+    """Path -> digest of every out in ``lock`` that is, holds, or lies under, one of ``deps``.
 
     DVC writes a stage's entry when the stage has finished: upstream entries are those of this execution, while the
     entry of the running stage itself would be the one of its last run. Empty when there is no dvc.lock yet.
@@ -23,5 +23,9 @@ def upstream(lock: Path, deps: Iterable[str]) -> dict[str, str]:
         out["path"]: out[out.get("hash", "md5")]
         for stage in stages.values()
         for out in stage.get("outs", [])
-        if any(PurePosixPath(out["path"]).is_relative_to(dep) for dep in wanted)
+        if any(_overlap(PurePosixPath(out["path"]), dep) for dep in wanted)
     }
+
+
+def _overlap(one: PurePosixPath, other: PurePosixPath) -> bool:
+    return one.is_relative_to(other) or other.is_relative_to(one)
