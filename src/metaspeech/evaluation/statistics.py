@@ -27,9 +27,7 @@ class Interval:
     speakers: int
 
 
-def cluster_bootstrap(
-    values: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95
-) -> Interval:
+def cluster_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0, confidence: float = 0.95) -> Interval:
     """Bootstrap interval of the mean over speakers. Speakers without a value (NaN) are left out.
 
     The percentile interval of a dozen clusters is too narrow. Its quantiles are therefore moved outwards by what the t
