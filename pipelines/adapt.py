@@ -5,12 +5,14 @@ from pathlib import Path
 import pandas as pd
 
 from metaspeech.data.episodes import read_episodes
-from metaspeech.data.module import EpisodeMaker, StepModule
+from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
+from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.meta.base import InnerLoop, MetaAlgorithm
 from metaspeech.models.base import loss_function, parameters_of
 from metaspeech.registry import ALGORITHMS, resolve
-from metaspeech.training.adapter import AdaptationTask, Adapter, compare_rates
+from metaspeech.training.adaptation import compare_rates
+from metaspeech.training.adapter import AdaptationTask, Adapter
 from metaspeech.training.checkpoint import load_model
 from metaspeech.training.trainer import make_trainer, set_up_torch
 from pipelines._stage import Stage, run_stage

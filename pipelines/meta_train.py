@@ -4,8 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from metaspeech.data.episodes import read_episodes, read_pool
-from metaspeech.data.module import EpisodeMaker, StepModule
+from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
+from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.errors import UserError
 from metaspeech.meta.base import InnerLoop, MetaAlgorithm
 from metaspeech.registry import ALGORITHMS, resolve

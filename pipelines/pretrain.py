@@ -4,8 +4,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from metaspeech.data.episodes import read_episodes, read_pool
-from metaspeech.data.module import EpisodeMaker, StepModule
+from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
+from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.training.checkpoint import build_model, file_digest, fingerprint, save_model
 from metaspeech.training.joint_learner import JointLearner
 from metaspeech.training.trainer import finish, fit, make_trainer, set_up_torch

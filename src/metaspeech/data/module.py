@@ -6,15 +6,11 @@ starts again from a checkpoint sees exactly the episodes that it would have seen
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytorch_lightning as pl
 from torch.utils.data import DataLoader, Dataset
-
-from metaspeech.data.batch import Episode, SpeechBatch
-from metaspeech.data.episodes import EpisodeSpec, joint_batch, train_episode
-from metaspeech.data.store import Store
 
 
 class StepRange(Dataset[Any]):
@@ -63,43 +59,3 @@ class StepModule(pl.LightningDataModule):
 
     def test_dataloader(self) -> DataLoader[Any]:
         return DataLoader(StepRange(0, self.total_steps, self.make), batch_size=None)
-
-
-class EpisodeMaker:
-    """Episodes as tensors, from stored lists or drawn."""
-
-    def __init__(self, store: Store, seed: int) -> None:
-        self.store, self.seed = store, seed
-
-    def stored(self, spec: EpisodeSpec, shots: int | None = None) -> Episode:
-        """A stored episode, with the first ``shots`` of its support."""
-        support = spec.support[:shots] if shots else spec.support
-        seed = mixed_seed(self.seed, spec.episode_id)
-        return Episode(spec.speaker, self.store.batch(support), self.store.batch(spec.query), seed)
-
-    def outer_step(
-        self, pool: Mapping[str, Sequence[str]], meta_batch: int, shots: int, queries: int
-    ) -> Callable[[int], list[Episode]]:
-        """What outer step ``i`` trains on: episodes ``i * meta_batch`` and following."""
-        texts = self.store.manifest["text"].to_dict()
-
-        def make(step: int) -> list[Episode]:
-            indices = range(step * meta_batch, (step + 1) * meta_batch)
-            specs = [train_episode(pool, texts, shots, queries, self.seed, index) for index in indices]
-            return [
-                Episode(spec.speaker, self.store.batch(spec.support), self.store.batch(spec.query), mixed_seed(self.seed, i))
-                for i, spec in zip(indices, specs, strict=True)
-            ]  # fmt: skip
-
-        return make
-
-    def joint(self, pool: Mapping[str, Sequence[str]], size: int) -> Callable[[int], SpeechBatch]:
-        """What pretraining step ``i`` trains on: a batch over all speakers."""
-        return lambda step: self.store.batch(joint_batch(pool, size, self.seed, step))
-
-
-def mixed_seed(seed: int, item: int | str) -> int:
-    """A seed for one item of a run, the same on every machine."""
-    import hashlib
-
-    return int.from_bytes(hashlib.sha256(f"{seed}/{item}".encode()).digest()[:6], "big")

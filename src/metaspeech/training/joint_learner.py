@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from metaspeech.config import Pretrain
 from metaspeech.data.batch import SpeechBatch
-from metaspeech.data.module import mixed_seed
+from metaspeech.seeds import mixed_seed
 
 
 class JointLearner(pl.LightningModule):

@@ -13,7 +13,8 @@ from metaspeech.config import MetaTrain
 from metaspeech.data.batch import Episode
 from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm
-from metaspeech.models.base import loss_function
+from metaspeech.models.base import loss_function, parameters_of
+from metaspeech.training.adaptation import adaptation_curve
 
 
 class MetaLearner(pl.LightningModule):
@@ -46,14 +47,11 @@ class MetaLearner(pl.LightningModule):
 
     def validation_step(self, episode: Episode, index: int) -> None:
         """Query loss of a held-out speaker before and after as many steps as training takes."""
-        loss_fn = loss_function(self.model)
-        parameters = dict(self.model.named_parameters())
-        torch.manual_seed(episode.seed)
-        before = loss_fn(parameters, episode.query)[0]
-        torch.manual_seed(episode.seed)
-        adapted = self.algorithm.adapt(loss_fn, parameters, episode.support, self.algorithm.inner.steps)
-        torch.manual_seed(episode.seed)
-        after = loss_fn(adapted, episode.query)[0]
+        inner = self.algorithm.inner
+        curve = adaptation_curve(
+            loss_function(self.model), self.algorithm, parameters_of(self.model), episode, [0, inner.steps], inner.rate
+        )
+        before, after = (losses["loss"] for _, losses, _ in curve)
         self.log_dict({"validation_before": before, "validation_after": after}, batch_size=1)
 
     def configure_optimizers(self) -> Any:

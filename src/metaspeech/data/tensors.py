@@ -1,0 +1,43 @@
+"""Episodes and joint batches as tensors: what was drawn by name, looked up in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from metaspeech.data.batch import Episode, SpeechBatch
+from metaspeech.data.episodes import EpisodeSpec, joint_batch, train_episode
+from metaspeech.data.store import Store
+from metaspeech.seeds import mixed_seed
+
+
+class EpisodeMaker:
+    """Episodes as tensors, from stored lists or drawn."""
+
+    def __init__(self, store: Store, seed: int) -> None:
+        self.store, self.seed = store, seed
+
+    def stored(self, spec: EpisodeSpec, shots: int | None = None) -> Episode:
+        """A stored episode, with the first ``shots`` of its support."""
+        support = spec.support[:shots] if shots else spec.support
+        seed = mixed_seed(self.seed, spec.episode_id)
+        return Episode(spec.speaker, self.store.batch(support), self.store.batch(spec.query), seed)
+
+    def outer_step(
+        self, pool: Mapping[str, Sequence[str]], meta_batch: int, shots: int, queries: int
+    ) -> Callable[[int], list[Episode]]:
+        """What outer step ``i`` trains on: episodes ``i * meta_batch`` and following."""
+        texts = self.store.manifest["text"].to_dict()
+
+        def make(step: int) -> list[Episode]:
+            indices = range(step * meta_batch, (step + 1) * meta_batch)
+            specs = [train_episode(pool, texts, shots, queries, self.seed, index) for index in indices]
+            return [
+                Episode(spec.speaker, self.store.batch(spec.support), self.store.batch(spec.query), mixed_seed(self.seed, i))
+                for i, spec in zip(indices, specs, strict=True)
+            ]  # fmt: skip
+
+        return make
+
+    def joint(self, pool: Mapping[str, Sequence[str]], size: int) -> Callable[[int], SpeechBatch]:
+        """What pretraining step ``i`` trains on: a batch over all speakers."""
+        return lambda step: self.store.batch(joint_batch(pool, size, self.seed, step))
