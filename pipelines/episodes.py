@@ -1,0 +1,47 @@
+"""data/prepared -> data/episodes: who and what is unseen, the tasks to be measured on, and a vector for each task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from metaspeech.data.episodes import split_corpus, stored_episodes, write_episodes, write_pool
+from metaspeech.data.store import Store
+from metaspeech.registry import REPRESENTATIONS, resolve
+from metaspeech.tasks.representation import represent, write_representation
+from pipelines._stage import Stage, run_stage
+
+PREPARED = Path("data/prepared")
+EPISODES = Path("data/episodes")
+
+
+def episodes(stage: Stage) -> None:
+    config, seed = stage.params.episodes, stage.params.seed
+    store = Store(PREPARED)
+    splits = split_corpus(store.manifest, config, seed)
+    held_out = {split: stored_episodes(splits, split, config, seed) for split in ("val", "test")}
+    tasks = [spec for specs in held_out.values() for spec in specs]
+    representation = resolve(REPRESENTATIONS, config.representation)()
+    vectors = represent(representation, store, splits, tasks, config.representation_utterances, seed)
+
+    write_pool(EPISODES / "train.parquet", splits.pools["train"])
+    for split, specs in held_out.items():
+        write_episodes(EPISODES / f"{split}.parquet", specs)
+    write_representation(EPISODES / "representation.parquet", vectors)
+
+    used = {f"{split}_utterances": sum(map(len, pool.values())) for split, pool in splits.pools.items()}
+    stage.metrics(
+        {
+            **{f"{split}_speakers": len(pool) for split, pool in splits.pools.items()},
+            **used,
+            "utterances_without_split": len(store) - sum(used.values()),
+            "speakers_left_out": len(splits.dropped),
+            "val_tasks": len(held_out["val"]),
+            "test_tasks": len(held_out["test"]),
+        }
+    )
+    if splits.dropped:
+        print(f"left out for too few recordings: {', '.join(sorted(splits.dropped))}")
+
+
+if __name__ == "__main__":
+    run_stage("episodes", episodes)
