@@ -19,7 +19,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
 MIGRATE = "from mlflow.cli import cli; cli(['db', 'upgrade', 'sqlite:///mlflow.db'])"
-LOADS = "import sys, torch\ntry:\n    import torchaudio\nexcept OSError:\n    sys.exit(3 if torch.version.cuda is None else 4)"
+LOADS = """
+import sys, torch
+try:
+    import torchaudio
+except OSError:
+    sys.exit(3 if torch.version.cuda is None else 4)
+"""
 LIBRARIES = "import importlib.util as u; print(u.find_spec('torchaudio').submodule_search_locations[0])"
 
 

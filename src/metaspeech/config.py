@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,8 @@ def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, source: str
             close = difflib.get_close_matches(str(key), known, n=1)
             hint = f"Did you mean '{prefix}{close[0]}'?" if close else f"Known here: {', '.join(known)}."
             raise UserError(f"{source}: unknown key '{prefix}{key}'. {hint}")
-        default = known[key].default_factory() if callable(known[key].default_factory) else known[key].default
+        factory = known[key].default_factory
+        default = known[key].default if factory is MISSING else factory()
         if is_dataclass(default):
             if not isinstance(value, Mapping):
                 raise UserError(f"{source}: {prefix}{key}: expected a section of keys, found {value!r}")
