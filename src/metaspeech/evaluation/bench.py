@@ -207,7 +207,7 @@ class _Room:
 
 
 def enrolment_of(store: Store, episodes: Sequence[EpisodeSpec]) -> dict[str, list[str]]:
-    """Recordings that tell who a test speaker is: none that is synthesised; those adapted on only for want of others."""
+    """Recordings that tell who a test speaker is: none that is synthesised; those adapted on, for want of others."""
     chosen = {}
     for speaker in sorted({episode.speaker for episode in episodes}):
         own = [episode for episode in episodes if episode.speaker == speaker]

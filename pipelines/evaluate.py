@@ -1,0 +1,76 @@
+"""Free-running synthesis of the query texts of unseen speakers, and what the judges make of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from metaspeech.data.episodes import read_episodes
+from metaspeech.evaluation import bench
+from metaspeech.evaluation.summary import (
+    compact_metrics,
+    curve_table,
+    headline_step,
+    speaker_means,
+    summarise,
+)
+from metaspeech.files import replacing
+from metaspeech.parallel import ordered_map, worker_count
+from pipelines._stage import Stage, run_stage
+
+
+def evaluate(stage: Stage) -> None:
+    params, settings = stage.params, stage.params.evaluate
+    adapted = Path("results/adapt")
+    voices = [
+        bench.Voice(
+            model=model,
+            algorithm=algorithm,
+            checkpoint=Path("models/meta_train") / f"{model}-{algorithm}",
+            deltas=adapted / f"{model}-{algorithm}" / "deltas",
+        )
+        for model in params.models
+        for algorithm in params.algorithms
+    ]
+    episodes = read_episodes(Path("data/episodes/test.parquet"))
+    setup = bench.Bench(
+        params=params,
+        store=Path("data/prepared"),
+        episodes=tuple(episodes),
+        audible=bench.audible_episodes(episodes, params.report.speakers),
+        audio=stage.folder / "audio",
+    )
+    jobs = list(bench.jobs(setup, voices))
+    done = ordered_map(bench.run, jobs, worker_count(settings.workers))
+    outcomes = list(tqdm(done, "judging", total=len(jobs), unit="episode", mininterval=1.0))
+
+    utterances = pd.DataFrame([row for outcome in outcomes for row in outcome.rows])
+    curves = pd.concat([pd.read_parquet(adapted / f"{v.model}-{v.algorithm}" / "curves.parquet") for v in voices])
+    columns = bench.columns(settings.judges)
+    speakers = speaker_means(utterances, curves, [column.name for column in columns])
+    steps = sorted(set(params.adapt.steps))
+    described = {
+        "steps": steps,
+        "headline_step": headline_step(steps, params.adapt.tune_steps),
+        "shots": settings.shots,
+        "queries": settings.queries,
+        "seed": params.seed,
+        "audible": sorted(setup.audible),
+    }
+    summary = summarise(speakers, columns, described, bootstrap=settings.bootstrap, seed=params.seed)
+
+    for name, table in (("utterances", utterances), ("speakers", speakers)):
+        with replacing(stage.folder / f"{name}.parquet") as path:
+            table.to_parquet(path, index=False)
+    with replacing(stage.folder / "curves.csv") as path:
+        curve_table(summary).to_csv(path, index=False)
+    with replacing(setup.audio / "panels.npz") as path:
+        np.savez_compressed(path, **{name: array for outcome in outcomes for name, array in outcome.panels.items()})
+    summary.write(stage.folder / "summary.json")
+    stage.track.log_table(speakers, "speakers")
+    stage.metrics(compact_metrics(summary))
+
+
+if __name__ == "__main__":
+    run_stage("evaluate", evaluate)
