@@ -24,9 +24,7 @@ def pretrain(stage: Stage) -> None:
 
     set_up_torch(params)
     learner = JointLearner(build_model(name, params, store.features()), settings, params.seed)
-    module = StepModule(
-        episodes.joint(pool, settings.batch_size), settings.steps, settings.checkpoint_every, held_out
-    )
+    module = StepModule(episodes.joint(pool, settings.batch_size), settings.steps, settings.checkpoint_every, held_out)
     made_from = [file_digest(Path("data/prepared/store.json")), file_digest(Path("data/episodes/train.parquet"))]
     configuration = fingerprint(asdict(settings), asdict(getattr(params, name)), params.seed, made_from)
     partial = folder / f"partial-{configuration}"
@@ -35,9 +33,7 @@ def pretrain(stage: Stage) -> None:
     )
     fit(trainer, learner, module, partial)
 
-    save_model(
-        folder, learner.model, name, params, store.features(), steps=settings.steps, configuration=configuration
-    )
+    save_model(folder, learner.model, name, params, store.features(), steps=settings.steps, configuration=configuration)
     finish(partial)
     stage.metrics({key: float(value) for key, value in trainer.callback_metrics.items()})
 

@@ -83,7 +83,8 @@ def test_only_named_modules_adapt():
     inner = InnerLoop(steps=1, rate=0.1, adapt_modules=("decoder.*",))
     params = {"decoder.a": torch.ones(2), "encoder.a": torch.ones(2)}
     stepped, _ = inner.step(lambda p, _: (sum(v.square().sum() for v in p.values()), {}), params, None)
-    assert torch.equal(stepped["encoder.a"], torch.ones(2)) and torch.allclose(stepped["decoder.a"], torch.full((2,), 0.8))
+    assert torch.equal(stepped["encoder.a"], torch.ones(2))
+    assert torch.allclose(stepped["decoder.a"], torch.full((2,), 0.8))
 
 
 def test_budget_is_the_same_number_of_gradients_for_every_algorithm():
@@ -186,7 +187,8 @@ def test_a_task_that_diverges_is_left_out_and_counted(kind):
     algorithm = kind(InnerLoop(steps=1, rate=0.1))
     gradients, metrics = algorithm.outer_gradient(loss_fn, start, [episode(1), broken])
     expected, _ = algorithm.outer_gradient(loss_fn, start, [episode(1)])
-    assert metrics["skipped"] == 1 and metrics["tasks"] == 1
+    assert metrics["skipped"] == 1
+    assert metrics["tasks"] == 1
     assert all(torch.equal(gradients[name], expected[name]) for name in start)
 
 

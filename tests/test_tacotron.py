@@ -34,7 +34,8 @@ def batch(lengths=(9, 6, 7), frames=(31, 20, 25), seed=0):
 
 def test_sizes():
     counts = {p: sum(v.numel() for v in model(p).parameters()) for p in ("tiny", "small", "paper")}
-    assert 1.5e6 < counts["small"] < 3e6 and counts["tiny"] < 3e4
+    assert 1.5e6 < counts["small"] < 3e6
+    assert counts["tiny"] < 3e4
     assert 25e6 < counts["paper"] < 32e6  # the published model has about 28 million
 
 
@@ -109,7 +110,8 @@ def test_free_running_equals_teacher_forcing_on_its_own_output():
         mels, lengths, alignments, _ = net.decoder.generate(memory, given.token_lengths, [0], torch.tensor([24]))
         forced, _, forced_alignments = net.decoder(memory, given.token_lengths, mels)
     assert int(lengths) > 0
-    assert torch.allclose(forced, mels, atol=1e-5) and torch.allclose(forced_alignments, alignments, atol=1e-5)
+    assert torch.allclose(forced, mels, atol=1e-5)
+    assert torch.allclose(forced_alignments, alignments, atol=1e-5)
 
 
 def test_padding_has_no_say():
@@ -136,7 +138,8 @@ def test_synthesis_of_an_utterance_does_not_depend_on_its_neighbours():
     together = batch()
     limits = torch.tensor([40, 32, 24])
     joint = net.synthesize(together, seeds=[5, 6, 7], max_frames=limits)
-    assert joint.mel_lengths.tolist() == [40, 32, 24] and not joint.stopped.any()
+    assert joint.mel_lengths.tolist() == [40, 32, 24]
+    assert not joint.stopped.any()
     for row in range(3):
         alone = net.synthesize(batch_row(together, row), seeds=[5 + row], max_frames=limits[row, None])
         assert torch.allclose(alone.mels[0], joint.mels[row, : limits[row]], atol=1e-4)
@@ -144,8 +147,11 @@ def test_synthesis_of_an_utterance_does_not_depend_on_its_neighbours():
 
 def test_synthesis_is_deterministic_given_its_seed_and_leaves_the_mode_alone():
     net = model("small").train()
-    results = [net.synthesize(batch(), seeds=s, max_frames=torch.full((3,), 20)).mels for s in ([1] * 3, [1] * 3, [2] * 3)]
-    assert torch.equal(results[0], results[1]) and not torch.equal(results[0], results[2])
+    results = [
+        net.synthesize(batch(), seeds=s, max_frames=torch.full((3,), 20)).mels for s in ([1] * 3, [1] * 3, [2] * 3)
+    ]
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
     assert net.training
 
 
@@ -153,10 +159,12 @@ def test_stop_ends_synthesis_and_the_limit_is_reported():
     net = model()
     net.decoder.stop.bias.data.fill_(20.0)
     stopped = net.synthesize(batch(), seeds=[0] * 3, max_frames=torch.full((3,), 100))
-    assert stopped.stopped.all() and stopped.mel_lengths.tolist() == [4, 4, 4]
+    assert stopped.stopped.all()
+    assert stopped.mel_lengths.tolist() == [4, 4, 4]
     net.decoder.stop.bias.data.fill_(-20.0)
     ran_on = net.synthesize(batch(), seeds=[0] * 3, max_frames=torch.full((3,), 10))
-    assert not ran_on.stopped.any() and ran_on.mel_lengths.tolist() == [12, 12, 12]  # whole groups of 4
+    assert not ran_on.stopped.any()
+    assert ran_on.mel_lengths.tolist() == [12, 12, 12]
 
 
 def test_alignments_are_distributions_over_the_characters_of_each_text():
@@ -198,8 +206,10 @@ def test_stop_loss_by_hand():
 def test_concatenated_batches_keep_their_content():
     one, other = batch(), batch(lengths=(12,), frames=(40,), seed=1)
     both = concatenate([one, other])
-    assert len(both) == 4 and both.mels.shape == (4, 40, 80)
-    assert torch.equal(both.tokens[3, :12], other.tokens[0]) and torch.equal(both.mels[0, :31], one.mels[0])
+    assert len(both) == 4
+    assert both.mels.shape == (4, 40, 80)
+    assert torch.equal(both.tokens[3, :12], other.tokens[0])
+    assert torch.equal(both.mels[0, :31], one.mels[0])
 
 
 def test_loss_is_a_pure_function_of_parameters():

@@ -117,7 +117,8 @@ def test_a_partial_checkpoint_of_another_configuration_is_not_resumed(params, tm
     stale.mkdir(parents=True)
     (stale / "last.ckpt").write_bytes(b"anything")
     train("joint", params, tmp_path)
-    assert not stale.exists() and "another configuration" in capsys.readouterr().out
+    assert not stale.exists()
+    assert "another configuration" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("model", sorted(MODELS))
@@ -127,7 +128,8 @@ def test_every_algorithm_trains_every_model_for_a_step(model, algorithm, params)
     network = build_model(model, params, FEATURES)
     steps = resolve(ALGORITHMS, algorithm)(InnerLoop(steps=1, rate=0.1))
     gradients, metrics = steps.outer_gradient(loss_function(network), parameters_of(network), [episode(1)])
-    assert metrics["tasks"] == 1 and sum(float(g.abs().sum()) for g in gradients.values()) > 0
+    assert metrics["tasks"] == 1
+    assert sum(float(g.abs().sum()) for g in gradients.values()) > 0
     assert gradients.keys() == parameters_of(network).keys()
 
 
@@ -151,9 +153,9 @@ def start(params):
 def test_curve_at_a_step_does_not_depend_on_which_others_are_asked_for(params):
     model, algorithm = start(params), Maml(InnerLoop(steps=1, rate=0.1))
     losses = [
-        dict((step, row["loss"]) for step, row, _ in adaptation_curve(
+        {step: row["loss"] for step, row, _ in adaptation_curve(
             loss_function(model), algorithm, parameters_of(model), episode(1), steps, 0.1
-        ))
+        )}
         for steps in ([0, 1, 5], [5], [0, 2, 3, 5])
     ]  # fmt: skip
     assert losses[0][5] == losses[1][5] == losses[2][5] != losses[0][0]
@@ -184,8 +186,8 @@ def test_adapter_stores_curves_and_deltas_and_leaves_the_model_alone(params, tmp
     ]  # fmt: skip
     base = parameters_of(model)
     adapted = deltas.read(tmp_path / "test-1-2.safetensors", base, 3)
-    expected = [p for step, _, p in adaptation_curve(
-        loss_function(model), algorithm, base, tasks[3].episode, [0, 1, 3], 0.1) if step == 3][0]  # fmt: skip
+    expected = next(p for step, _, p in adaptation_curve(
+        loss_function(model), algorithm, base, tasks[3].episode, [0, 1, 3], 0.1) if step == 3)  # fmt: skip
     for name in base:
         assert torch.allclose(adapted[name], expected[name], atol=1e-4)
     assert all(torch.equal(deltas.read(tmp_path / "none", base, 0)[name], base[name]) for name in base)
@@ -246,7 +248,8 @@ def test_no_pickle_is_opened(saved, params):
 
 def test_the_card_says_what_the_model_was_made_from(saved):
     card = json.loads((saved / "model.json").read_text())
-    assert card["model"] == "tacotron" and card["features"] == {"symbols": 9, "n_mels": 6}
+    assert card["model"] == "tacotron"
+    assert card["features"] == {"symbols": 9, "n_mels": 6}
     assert card["sha256"] == file_digest(saved / "model.safetensors")
 
 

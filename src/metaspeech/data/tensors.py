@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from metaspeech.data.batch import Episode, SpeechBatch
 from metaspeech.data.episodes import EpisodeSpec, joint_batch, train_episode
@@ -19,8 +20,7 @@ class EpisodeMaker:
     def stored(self, spec: EpisodeSpec, shots: int | None = None) -> Episode:
         """A stored episode, with the first ``shots`` of its support."""
         support = spec.support[:shots] if shots else spec.support
-        seed = mixed_seed(self.seed, spec.episode_id)
-        return Episode(spec.speaker, self.store.batch(support), self.store.batch(spec.query), seed)
+        return self._episode(replace(spec, support=support), spec.episode_id)
 
     def outer_step(
         self, pool: Mapping[str, Sequence[str]], meta_batch: int, shots: int, queries: int
@@ -31,13 +31,14 @@ class EpisodeMaker:
         def make(step: int) -> list[Episode]:
             indices = range(step * meta_batch, (step + 1) * meta_batch)
             specs = [train_episode(pool, texts, shots, queries, self.seed, index) for index in indices]
-            return [
-                Episode(spec.speaker, self.store.batch(spec.support), self.store.batch(spec.query), mixed_seed(self.seed, i))
-                for i, spec in zip(indices, specs, strict=True)
-            ]  # fmt: skip
+            return [self._episode(spec, index) for index, spec in zip(indices, specs, strict=True)]
 
         return make
 
     def joint(self, pool: Mapping[str, Sequence[str]], size: int) -> Callable[[int], SpeechBatch]:
         """What pretraining step ``i`` trains on: a batch over all speakers."""
         return lambda step: self.store.batch(joint_batch(pool, size, self.seed, step))
+
+    def _episode(self, spec: EpisodeSpec, item: int | str) -> Episode:
+        seed = mixed_seed(self.seed, item)
+        return Episode(spec.speaker, self.store.batch(spec.support), self.store.batch(spec.query), seed)

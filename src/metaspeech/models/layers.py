@@ -49,6 +49,11 @@ class Lstm(nn.Module):
         output, _, _ = torch.lstm(x, start, self._weights(), True, 1, 0.0, False, self.bidirectional, True)
         return output
 
+    def step(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """One step of the forward direction: (batch, inputs) and the state so far to the next state."""
+        weight_ih, weight_hh, bias_ih, bias_hh = self._weights()[:4]
+        return update_cell(x @ weight_ih.T + bias_ih + hidden @ weight_hh.T + bias_hh, cell)
+
     def forward_lengths(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The same for padded sequences: the backward direction starts at each sequence's own end."""
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
@@ -72,12 +77,12 @@ class LstmCell(nn.Module):
         self.bias_ih = nn.Parameter(torch.empty(4 * hidden).uniform_(-bound, bound))
         self.bias_hh = nn.Parameter(torch.empty(4 * hidden).uniform_(-bound, bound))
 
-    @staticmethod
-    def update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        """Pre-activations of the gates (batch, 4 hidden), in the order input, forget, candidate, output."""
-        i, f, g, o = gates.chunk(4, dim=-1)
-        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-        return torch.sigmoid(o) * torch.tanh(cell), cell
+
+def update_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Next state and cell from the gates' pre-activations (batch, 4 hidden): input, forget, candidate, output."""
+    i, f, g, o = gates.chunk(4, dim=-1)
+    cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+    return torch.sigmoid(o) * torch.tanh(cell), cell
 
 
 class Convolution(nn.Module):

@@ -33,7 +33,9 @@ class AdaptationTask:
 class Adapter(pl.LightningModule):
     """Runs every test task and keeps its curve; adapted parameters go to ``folder`` as deltas."""
 
-    def __init__(self, model: nn.Module, algorithm: MetaAlgorithm, steps: Sequence[int], rate: float, folder: Path) -> None:
+    def __init__(
+        self, model: nn.Module, algorithm: MetaAlgorithm, steps: Sequence[int], rate: float, folder: Path
+    ) -> None:
         super().__init__()
         self.model, self.algorithm, self.steps, self.rate, self.folder = model, algorithm, steps, rate, folder
         self.rows: list[dict[str, Any]] = []
@@ -41,9 +43,7 @@ class Adapter(pl.LightningModule):
     def test_step(self, task: AdaptationTask, index: int) -> None:
         base = parameters_of(self.model)
         adapted: dict[int, Parameters] = {}
-        curve = adaptation_curve(
-            loss_function(self.model), self.algorithm, base, task.episode, self.steps, self.rate
-        )
+        curve = adaptation_curve(loss_function(self.model), self.algorithm, base, task.episode, self.steps, self.rate)
         for step, losses, params in curve:
             owner = {"episode_id": task.episode_id, "speaker": task.episode.speaker, "shots": task.shots}
             self.rows.append({**owner, "step": step, **losses})

@@ -41,7 +41,9 @@ def read(path: Path, base: Mapping[str, Tensor], step: int) -> Parameters:
         with safe_open(path, framework="pt") as file:
             steps = (file.metadata() or {}).get("steps", "").split()
             if str(step) not in steps:
-                raise UserError(f"{path}: holds steps {', '.join(steps)}, not {step}. Check adapt.steps and run: dvc repro")
+                raise UserError(
+                    f"{path}: holds steps {', '.join(steps)}, not {step}. Check adapt.steps and run: dvc repro"
+                )
             for key in file.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
                 owner, _, name = key.partition("/")
                 if int(owner) == step:

@@ -36,12 +36,14 @@ class MetaLearner(pl.LightningModule):
         parameters = dict(self.model.named_parameters())
         gradients, metrics = self.algorithm.outer_gradient(loss_fn, parameters, episodes)
         for name, parameter in parameters.items():
-            parameter.grad = cast(Tensor, self.all_gather(gradients[name])).mean(0) if self._distributed else gradients[name]
+            parameter.grad = (
+                cast(Tensor, self.all_gather(gradients[name])).mean(0) if self._distributed else gradients[name]
+            )
         if self.settings.clip:
             metrics["gradient_norm"] = float(clip_grad_norm_(self.model.parameters(), self.settings.clip))
         optimiser: Any = self.optimizers()
         optimiser.step()
-        self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        self.lr_schedulers().step()  # type: ignore[union-attr]
         self._count(metrics)
         self.log_dict(metrics, prog_bar=True, batch_size=1)
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers.logger import Logger, rank_zero_experiment
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
+from pytorch_lightning.loggers import Logger
 
 from metaspeech.config import Params
 from metaspeech.data.module import StepModule
@@ -36,11 +36,6 @@ class TrackerLogger(Logger):
     def version(self) -> str:
         return "0"
 
-    @property
-    @rank_zero_experiment
-    def experiment(self) -> Any:
-        return self._log
-
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._log({name: float(value) for name, value in metrics.items() if name != "epoch"}, step or 0)
@@ -57,7 +52,9 @@ def set_up_torch(params: Params) -> None:
         UserError: ``device: cuda`` was asked for and there is none.
     """
     if params.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("params.yaml: device: 'cuda' asked for, but torch sees no CUDA device. Set device to auto or cpu")
+        raise UserError(
+            "params.yaml: device: 'cuda' asked for, but torch sees no CUDA device. Set device to auto or cpu"
+        )
     torch.set_num_threads(params.threads or os.cpu_count() or 1)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True, warn_only=True)

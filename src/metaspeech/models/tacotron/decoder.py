@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from metaspeech.models.layers import Lstm, LstmCell, dropout, length_mask
+from metaspeech.models.layers import Lstm, LstmCell, dropout, length_mask, update_cell
 from metaspeech.models.tacotron.attention import LocationSensitiveAttention
 from metaspeech.models.tacotron.sizes import Sizes
 
@@ -22,7 +22,7 @@ class Prenet(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, dropout: float) -> None:
         super().__init__()
-        self.dropout = dropout
+        self.dropout, self.outputs = dropout, outputs
         self.layers = nn.ModuleList([nn.Linear(inputs, outputs, bias=False), nn.Linear(outputs, outputs, bias=False)])
 
     def forward(self, x: Tensor, masks: tuple[Tensor, Tensor] | None = None) -> Tensor:
@@ -34,11 +34,11 @@ class Prenet(nn.Module):
 
     def masks(self, seeds: list[int], steps: int, like: Tensor) -> tuple[Tensor, Tensor]:
         """Dropout masks (batch, steps, prenet) that depend on each utterance's own seed only."""
-        keep, width = 1 - self.dropout, self.layers[0].out_features
+        keep = 1 - self.dropout
         drawn = []
         for seed in seeds:
             generator = torch.Generator().manual_seed(seed)
-            drawn.append((torch.rand(steps, 2, int(width), generator=generator) < keep) / keep)
+            drawn.append((torch.rand(steps, 2, self.outputs, generator=generator) < keep) / keep)
         first, second = torch.stack(drawn).to(like).unbind(2)  # (B, S, 2, P)
         return first, second
 
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         # (B, T, M) -> (B, S, M): the last frame of each group, shifted by one step
         last = mels[:, self.reduction_factor - 1 :: self.reduction_factor]
         inputs = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)
-        width, rnn = self.prenet.layers[0].out_features, self.attention_rnn
+        width, rnn = self.prenet.outputs, self.attention_rnn
         projected = self.prenet(inputs) @ rnn.weight_ih[:, :width].T + (rnn.bias_ih + rnn.bias_hh)
         recurrent = torch.cat([rnn.weight_ih[:, width:], rnn.weight_hh], dim=1).T
         remembered = self.attention.remember(memory, length_mask(lengths, memory.shape[1]))
@@ -78,7 +78,7 @@ class Decoder(nn.Module):
         hiddens, contexts, alignments = [], [], []
         for gates in projected.unbind(1):
             gates = torch.addmm(gates, torch.cat([context, hidden], dim=1), recurrent)
-            hidden, cell = rnn.update(gates, cell)
+            hidden, cell = update_cell(gates, cell)
             hidden = dropout(hidden, self.dropout, self.training)
             context, weights = self.attention(hidden, history, remembered)
             history = torch.stack([weights, history[:, 1] + weights], dim=1)
@@ -114,10 +114,10 @@ class Decoder(nn.Module):
             x = self.prenet(frame, (masks[0][:, step], masks[1][:, step]))
             rnn = self.attention_rnn
             gates = torch.cat([x, context], dim=1) @ rnn.weight_ih.T + rnn.bias_ih + hidden @ rnn.weight_hh.T
-            hidden, cell = rnn.update(gates + rnn.bias_hh, cell)
+            hidden, cell = update_cell(gates + rnn.bias_hh, cell)
             context, weights = self.attention(hidden, history, remembered)
             history = torch.stack([weights, history[:, 1] + weights], dim=1)
-            decoder_hidden, decoder_cell = self._decoder_step(
+            decoder_hidden, decoder_cell = self.decoder_rnn.step(
                 torch.cat([hidden, context], dim=1), decoder_hidden, decoder_cell
             )
             decoded = torch.cat([decoder_hidden, context], dim=1)
@@ -136,8 +136,3 @@ class Decoder(nn.Module):
         """State, cell, context and attention history before the first step."""
         hidden = memory.new_zeros(len(memory), self.attention_rnn.weight_hh.shape[1])
         return hidden, hidden, torch.zeros_like(memory[:, 0]), memory.new_zeros(len(memory), 2, memory.shape[1])
-
-    def _decoder_step(self, x: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        rnn = self.decoder_rnn
-        gates = x @ rnn.weight_ih_l0.T + rnn.bias_ih_l0 + hidden @ rnn.weight_hh_l0.T + rnn.bias_hh_l0
-        return LstmCell.update(gates, cell)

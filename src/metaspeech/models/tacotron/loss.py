@@ -44,5 +44,7 @@ def guided_attention_loss(alignments: Tensor, token_lengths: Tensor, steps: Tens
     t = torch.arange(alignments.shape[1], device=steps.device)[None, :, None] / steps[:, None, None]
     n = torch.arange(alignments.shape[2], device=steps.device)[None, None, :] / token_lengths[:, None, None]
     away = 1 - torch.exp(-((n - t) ** 2) / (2 * sigma**2))
-    inside = length_mask(steps, alignments.shape[1])[:, :, None] & length_mask(token_lengths, alignments.shape[2])[:, None]
+    inside = (
+        length_mask(steps, alignments.shape[1])[:, :, None] & length_mask(token_lengths, alignments.shape[2])[:, None]
+    )
     return (alignments * away.to(alignments) * inside).sum() / inside.sum()

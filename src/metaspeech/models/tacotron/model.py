@@ -25,9 +25,7 @@ class TacotronModel(nn.Module):
         self.config = config
         sizes = PRESETS[config.preset]
         self.encoder = Encoder(features.symbols, sizes, config.dropout)
-        self.decoder = Decoder(
-            features.n_mels, config.reduction_factor, sizes, config.prenet_dropout, config.dropout
-        )
+        self.decoder = Decoder(features.n_mels, config.reduction_factor, sizes, config.prenet_dropout, config.dropout)
         self.postnet = Postnet(features.n_mels, sizes, config.dropout)
 
     @classmethod

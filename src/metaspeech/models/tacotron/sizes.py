@@ -51,7 +51,7 @@ PRESETS = {
         location_filters=16,
         location_kernel=15,
         decoder_rnn=256,
-        postnet=128,
+        postnet=64,
         postnet_convolutions=5,
         postnet_kernel=5,
     ),
