@@ -64,7 +64,8 @@ def unpack(file: Path, folder: Path) -> None:
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 for name in archive.namelist():
-                    if PurePosixPath(name.replace("\\", "/")).is_absolute() or ".." in PurePosixPath(name).parts:
+                    path = PurePosixPath(name.replace("\\", "/"))
+                    if path.is_absolute() or ".." in path.parts:
                         raise UserError(f"{file}: member {name!r} leads out of the folder. Nothing was unpacked.")
                 archive.extractall(folder)
         else:

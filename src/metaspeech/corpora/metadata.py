@@ -187,8 +187,9 @@ def _open_all(entries: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, float, p
             continue
         frames, rate = header
         last = frames if stop is None or stop is pd.NA else int(stop)
-        reasons.append(None if first < last <= frames else "segment outside the file")
-        seconds += max(0, last - first) / rate
+        fits = first < last <= frames
+        reasons.append(None if fits else "segment outside the file")
+        seconds += fits * (last - first) / rate
     reason = pd.Series(reasons, index=entries.index, dtype="object")
     bad = reason.notna()
     rejected = entries.loc[bad, COLUMNS[:3]].assign(stage="corpus", reason=reason[bad])
