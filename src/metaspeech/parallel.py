@@ -19,7 +19,11 @@ _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 def worker_count(workers: int) -> int:
     """The number of processes that a params value stands for: 0 is one a core."""
-    return workers or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else workers or os.cpu_count() or 1
+    if workers:
+        return workers
+    if hasattr(os, "sched_getaffinity"):  # Linux: the cores that this process may use
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def ordered_map(
@@ -35,9 +39,8 @@ def ordered_map(
         yield from map(function, items)
         return
     waiting: list[Future[Result]] = []
-    with _single_threaded(), ProcessPoolExecutor(
-        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-    ) as pool:
+    context = multiprocessing.get_context("spawn")
+    with _single_threaded(), ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
         try:
             for item in items:
                 waiting.append(pool.submit(function, item))
@@ -54,7 +57,7 @@ def ordered_map(
 def _single_threaded() -> Iterator[None]:
     """Two busy processes of two OpenMP threads each run many times slower than two of one: their threads spin."""
     before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
-    os.environ.update({name: "1" for name in _THREAD_LIMITS})
+    os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))
     try:
         yield
     finally:

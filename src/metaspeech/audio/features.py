@@ -27,9 +27,7 @@ class LogMel:
         fmin, fmax: Hz.
     """
 
-    def __init__(
-        self, sample_rate: int, n_fft: int, win: int, hop: int, n_mels: int, fmin: float, fmax: float
-    ) -> None:
+    def __init__(self, sample_rate: int, n_fft: int, win: int, hop: int, n_mels: int, fmin: float, fmax: float) -> None:
         self._mel = MelSpectrogram(
             sample_rate=sample_rate,
             n_fft=n_fft,
@@ -104,7 +102,6 @@ def _resampler(rate: int, target: int) -> Resample:
 @lru_cache(maxsize=2)
 def _inverse_filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Tensor:
     """(n_mels, n_fft // 2 + 1): the pseudo-inverse of the mel filters."""
-    filters = melscale_fbanks(
-        n_fft // 2 + 1, fmin, fmax, n_mels, sample_rate, norm="slaney", mel_scale="slaney"
-    )
-    return torch.linalg.pinv(filters)
+    filters = melscale_fbanks(n_fft // 2 + 1, fmin, fmax, n_mels, sample_rate, norm="slaney", mel_scale="slaney")
+    inverse: Tensor = torch.linalg.pinv(filters)
+    return inverse

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -46,7 +47,10 @@ class Splits:
 
 @dataclass(frozen=True)
 class EpisodeSpec:
-    """A task by name; ``episode_id`` can be part of a file name. No utterance is in both sets, nor a text while the speaker has enough of them."""
+    """A task by name; ``episode_id`` can be part of a file name.
+
+    No utterance is in both sets, nor a text while the speaker has enough of them.
+    """
 
     episode_id: str
     split: str
@@ -76,19 +80,20 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int) -> Splits:
     table = manifest.reset_index() if "utt_id" not in manifest else manifest
     rows = pd.DataFrame({name: table[name].astype(str) for name in ("utt_id", "speaker", "text")})
     rows = rows.assign(phrase=rows["text"].map(phrase)).sort_values("utt_id", ignore_index=True)
+    needed = config.shots + config.queries
     dropped: dict[str, int] = {}
     counts = _usable(rows, config)
     while True:
-        dropped |= {speaker: count for speaker, count in counts.items() if count < config.shots + config.queries}
+        dropped |= {str(speaker): int(count) for speaker, count in counts.items() if count < needed}
         candidates = sorted(set(rows["speaker"]) - set(dropped))
         _check_speakers(candidates, dropped, config)
         roles = _roles(candidates, config, seed)
         kept = rows[rows["speaker"].isin(candidates)]
         kept = kept.assign(split=kept["speaker"].map(roles))
         if config.text_split != "none":
-            kept = disjoint_texts(kept, config.text_split, config.shots + config.queries, seed)
+            kept = disjoint_texts(kept, config.text_split, needed, seed)
         counts = _usable(kept, config).reindex(candidates, fill_value=0)
-        if (counts >= config.shots + config.queries).all():
+        if (counts >= needed).all():
             break
     pools: dict[str, Pool] = {split: {} for split in SPLITS}
     for (split, speaker), group in kept.groupby(["split", "speaker"], sort=True):
@@ -164,16 +169,16 @@ def write_episodes(path: Path, episodes: Sequence[EpisodeSpec]) -> None:
 
 def read_pool(path: Path) -> Pool:
     """Speaker -> utt_ids, as :func:`write_pool` wrote them. Raises UserError when it cannot be read."""
-    table = _read(path, ["speaker", "utterances"])
-    return {row.speaker: tuple(row.utterances) for row in table.itertuples()}
+    speakers, utterances = _read(path, ["speaker", "utterances"])
+    return {speaker: tuple(names) for speaker, names in zip(speakers, utterances, strict=True)}
 
 
 def read_episodes(path: Path) -> list[EpisodeSpec]:
     """Stored episodes. Raises UserError when they cannot be read."""
-    table = _read(path, ["episode_id", "split", "speaker", "support", "query"])
+    columns = _read(path, ["episode_id", "split", "speaker", "support", "query"])
     return [
-        EpisodeSpec(row.episode_id, row.split, row.speaker, tuple(row.support), tuple(row.query))
-        for row in table.itertuples()
+        EpisodeSpec(episode_id, split, speaker, tuple(support), tuple(query))
+        for episode_id, split, speaker, support, query in zip(*columns, strict=True)
     ]
 
 
@@ -223,8 +228,8 @@ def _draw(
     needed = shots + queries
     if len(ranked) < needed:
         raise UserError(
-            f"episodes: {len(ranked)} utterances are fewer than shots {shots} + queries {queries}. Were the episodes made "
-            "with other values? Make them again: dvc repro episodes"
+            f"episodes: {len(ranked)} utterances are fewer than shots {shots} + queries {queries}. Were the "
+            "episodes made with other values? Make them again: dvc repro episodes"
         )
     first: dict[str, str] = {}
     for utt_id in ranked:
@@ -245,9 +250,10 @@ def _write(path: Path, table: pd.DataFrame) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def _read(path: Path, columns: list[str]) -> pd.DataFrame:
+def _read(path: Path, columns: list[str]) -> list[list[Any]]:
     try:
-        return pd.read_parquet(path)[columns]
+        table = pd.read_parquet(path)
+        return [table[name].tolist() for name in columns]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Make it: dvc repro episodes") from None
     except (OSError, ValueError, KeyError) as error:

@@ -23,20 +23,30 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from metaspeech.audio import features, level
+import metaspeech
 from metaspeech.config import Prepare
-from metaspeech.data import chunks, shards
-from metaspeech.data.chunks import Chunk, process
+from metaspeech.data.chunks import Chunk, process, write_table
 from metaspeech.data.manifest import CORPUS_COLUMNS, MANIFEST_COLUMNS, REJECTED_COLUMNS, check_manifest, read_corpus
 from metaspeech.data.shards import Shard, finished_shards, write_shard
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
-from metaspeech.text import frontend, normalise
+from metaspeech.text.frontend import Frontend
 
 CHUNK = 128  # utterances: what a process holds in memory, and what an interruption loses
 _NOT_FEATURES = ("workers", "max_rejected", "shard_mb")
 _MEGABYTE = 1 << 20
+_CHUNKS_A_WORKER = 4  # at least: starting a process takes as long as a few chunks
+_CODE = (  # what decides the result besides settings and corpus
+    "audio/features.py",
+    "audio/io.py",
+    "audio/level.py",
+    "data/chunks.py",
+    "data/shards.py",
+    "data/utterance.py",
+    "text/frontend.py",
+    "text/normalise.py",
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +110,9 @@ def corpus_root(corpus: Path) -> Path:
         raise UserError(f"{path}: cannot be read ({error!r}). Make it again: dvc repro --force corpus") from None
     folder = corpus if root == "." else Path(root)
     if not folder.is_dir():
-        raise UserError(f"{path}: its root {folder} is not a folder. Put the recordings back, or: dvc repro --force corpus")
+        raise UserError(
+            f"{path}: its root {folder} is no folder. Put the recordings back, or: dvc repro --force corpus"
+        )
     return folder
 
 
@@ -133,8 +145,8 @@ def _fingerprint(usable: pd.DataFrame, root: Path, config: Prepare) -> str:
             digest.update(f"{state.st_size} {state.st_mtime_ns}\n".encode())
         except OSError:
             digest.update(b"-\n")
-    for module in (features, level, normalise, frontend, chunks, shards):
-        digest.update(Path(str(module.__file__)).read_bytes())
+    for source in _CODE:
+        digest.update((Path(metaspeech.__path__[0]) / source).read_bytes())
     return digest.hexdigest()
 
 
@@ -162,9 +174,9 @@ def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, 
 
     waiting: list[Chunk] = []
     number, size = len(done), 0
-    workers = min(worker_count(config.workers), total - first)
-    bar = tqdm(total=len(usable), initial=min(first * CHUNK, len(usable)), unit="utt", desc="prepare", disable=not progress)
-    with bar:
+    workers = min(worker_count(config.workers), (total - first) // _CHUNKS_A_WORKER)
+    before = min(first * CHUNK, len(usable))
+    with tqdm(total=len(usable), initial=before, unit="utt", desc="prepare", disable=not progress) as bar:
         for chunk, utterances in zip(remaining(), ordered_map(process, remaining(), workers), strict=True):
             bar.update(utterances)
             waiting.append(chunk)
@@ -197,7 +209,7 @@ def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config:
     for shard in done:
         os.replace(shard.mel_path, out / shard.mel_path.name)
         os.replace(shard.audio_path, out / shard.audio_path.name)
-    chunks.write_table(manifest, out / "manifest.parquet")
+    write_table(manifest, out / "manifest.parquet")
     _write_csv(pd.concat([_rejected_before(corpus), rejected]), out / "rejected.csv")
     with replacing(out / "store.json") as temporary:
         temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -223,8 +235,8 @@ def _check_share(
         example = next(row for row in rejected.itertuples() if str(row.reason).startswith(category))
         lines.append(f"  {count} x {category}, for example {example.utt_id} ({example.path}): {example.reason}")
     raise UserError(
-        f"{corpus / 'corpus.parquet'}: {len(rejected)} of {total} utterances had to be left out, more than the share of "
-        f"{config.max_rejected:g} that prepare.max_rejected allows\n"
+        f"{corpus / 'corpus.parquet'}: {len(rejected)} of {total} utterances had to be left out, more than the "
+        f"share of {config.max_rejected:g} that prepare.max_rejected allows\n"
         + "\n".join(lines)
         + f"\nAll of them are listed in {work / 'rejected.csv'}. Put the recordings right, or change the setting."
     )
@@ -239,7 +251,7 @@ def _index(done: list[Shard], config: Prepare) -> dict[str, Any]:
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band without energy has none
     return {
         "settings": {name: value for name, value in asdict(config).items() if name not in _NOT_FEATURES},
-        "symbols": frontend.Frontend(config.text).symbols,
+        "symbols": Frontend(config.text).symbols,
         "mel_mean": mean.tolist(),
         "mel_std": deviation.tolist(),
         "shards": [info["files"] for info in infos],

@@ -43,7 +43,7 @@ class Shard:
 
     @property
     def info_path(self) -> Path:
-        """JSON: chunks (how many before its end), frames, sum, square, files. Its presence says that the shard is done."""
+        """JSON: chunks (the number before its end), frames, sum, square, files. Present when the shard is done."""
         return self.work / f"shard-{self.number:05d}.json"
 
     @property
@@ -102,7 +102,7 @@ def _join(
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for array in _each(chunks, name):
-                file.write(memoryview(np.ascontiguousarray(array)).cast("B") if array.size else b"")
+                file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
         return {"file": path.name, "bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
 
 

@@ -30,7 +30,8 @@ class Store:
         folder: with store.json, manifest.parquet and the shards.
         manifest: a row an utterance, indexed by utt_id.
         symbols: the symbol table; index 0 is padding.
-        settings: sample_rate (Hz), n_fft, win, hop (samples), n_mels, fmin, fmax (Hz), text and what else shaped the features.
+        settings: sample_rate (Hz), n_fft, win, hop (samples), n_mels, fmin, fmax (Hz), text and
+            whatever else of the section ``prepare`` shaped the features.
         mel_mean, mel_std: (n_mels,) float32, over all frames.
     """
 
@@ -141,7 +142,8 @@ class Store:
             return self._rows[utt_id]
         except KeyError:
             raise UserError(
-                f"{self.folder}: no utterance '{utt_id}'. Episodes of another corpus? Make them again: dvc repro episodes"
+                f"{self.folder}: no utterance '{utt_id}'. Were the episodes made of another corpus? Make them again: "
+                "dvc repro episodes"
             ) from None
 
     def _place(self, utt_id: str) -> tuple[int, int, int, int, int]:

@@ -64,11 +64,11 @@ def write_representation(path: Path, table: pd.DataFrame) -> None:
 
 
 def read_representation(path: Path) -> pd.DataFrame:
-    """The table with ``vector`` as float32 arrays. Raises UserError when it cannot be read."""
+    """The table; its vectors are float32 arrays. Raises UserError when it cannot be read."""
     try:
         table = pd.read_parquet(path)[COLUMNS]
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Make it: dvc repro episodes") from None
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro --force episodes") from None
-    return table.assign(vector=[np.asarray(vector, dtype=np.float32) for vector in table["vector"]])
+    return table.assign(vector=table["vector"].map(lambda vector: np.asarray(vector, dtype=np.float32)))

@@ -15,9 +15,7 @@ class SpeakerEmbedding:
     """(256,) of length 1. See :class:`~metaspeech.tasks.representation.Representation`."""
 
     def vector(self, waveforms: Sequence[np.ndarray], rate: int) -> np.ndarray:
-        resampled = [
-            resample(torch.from_numpy(np.asarray(waveform, dtype=np.float32)), rate, speaker_encoder.SAMPLE_RATE).numpy()
-            for waveform in waveforms
-        ]
+        tensors = [torch.from_numpy(np.asarray(waveform, dtype=np.float32)) for waveform in waveforms]
+        resampled = [resample(tensor, rate, speaker_encoder.SAMPLE_RATE).numpy() for tensor in tensors]
         mean = speaker_encoder.embed(resampled).mean(axis=0)
         return np.asarray(mean / np.linalg.norm(mean), dtype=np.float32)
