@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="session")
 def corpora() -> Path:
-    """A folder of real corpora, each with metadata.csv: METASPEECH_CORPORA, or ../shared/corpora beside the checkout."""
+    """A folder of real corpora, each with metadata.csv: METASPEECH_CORPORA, else ../shared/corpora."""
     named = os.environ.get("METASPEECH_CORPORA")
     folder = Path(named) if named else REPOSITORY.parent / "shared" / "corpora"
     if not folder.is_dir():

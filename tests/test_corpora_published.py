@@ -256,9 +256,9 @@ def test_a_part_that_is_whole_is_only_renamed(tmp_path: Path) -> None:
 
 
 def test_a_wrong_checksum_is_refused_and_removed(tmp_path: Path) -> None:
-    with serve(content=CONTENT) as (url, _):
-        with pytest.raises(UserError, match=f"the checksum is {sha256(CONTENT)}, expected 00ff.*removed"):
-            fetch(Archive(url, "00ff"), tmp_path)
+    wrong = pytest.raises(UserError, match=f"the checksum is {sha256(CONTENT)}, expected 00ff.*removed")
+    with serve(content=CONTENT) as (url, _), wrong:
+        fetch(Archive(url, "00ff"), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
