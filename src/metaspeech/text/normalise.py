@@ -32,17 +32,17 @@ _ABBREVIATIONS = {
     "etc": "et cetera",
     "approx": "approximately",
     "dept": "department",
-    "e.g": "for example",
-    "i.e": "that is",
+    "e. g": "for example",
+    "i. e": "that is",
 }
 _ABBREVIATION = re.compile(rf"\b({'|'.join(map(re.escape, _ABBREVIATIONS))})\.")
 _NUMBER_SIGN = re.compile(r"\b(?:no|nr)\.\s*(?=\d)|#\s*(?=\d)")
 _CURRENCIES = {"$": "USD", "£": "GBP", "€": "EUR"}
-_NUMERAL = r"\d[\d,]*(?:\.\d+)?"
+_NUMERAL = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _MONEY = re.compile(rf"([$£€])\s?({_NUMERAL})")
-_ORDINAL = re.compile(r"(\d[\d,]*)(?:st|nd|rd|th)\b")
+_ORDINAL = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b")
 _PERCENT = re.compile(rf"({_NUMERAL})\s?%")
-_YEAR = re.compile(r"(?<![\d,.])(1[1-9]\d\d|20[1-9]\d)(?![\d,]|\.\d)")
+_YEAR = re.compile(r"(?<![\d,.])(1[1-9]\d\d|20[1-9]\d)(?!\d|[,.]\d)")
 _PLURAL = re.compile(r"(?<![\d,.])(\d{2,4})'?s\b")
 _TIME = re.compile(r"(?<=\d):(?=\d)")
 _PLAIN = re.compile(_NUMERAL)
@@ -58,17 +58,15 @@ def normalise(text: str) -> str:
     letter or digit becomes the empty string.
     """
     text = unicodedata.normalize("NFKC", text.translate(_QUOTES)).casefold().translate(_QUOTES)
-    text = _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[1]], text)
-    text = _numbers_to_words(text)
+    text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
+    text = _numbers_to_words(unicodedata.normalize("NFC", text))
     for sign, word in _SIGNS.items():
         text = text.replace(sign, word)
-    text = "".join(char for char in unicodedata.normalize("NFKD", text) if not unicodedata.combining(char))
-    text = unicodedata.normalize("NFC", text)
     text = "".join(char if char.isalpha() or char in PUNCTUATION + "'" else " " for char in text)
     text = re.sub(r"(?<!\w)'+|'+(?!\w)", " ", text)  # quotation marks, not the apostrophe inside a word
-    text = re.sub(r"\s+", " ", text)
-    text = re.sub(rf"\s*([{PUNCTUATION}])[\s{PUNCTUATION}]*", r"\1 ", text).strip()
-    return text.lstrip(PUNCTUATION + " ") if any(char.isalpha() for char in text) else ""
+    text = re.sub(rf"\s*([{PUNCTUATION}])[\s{PUNCTUATION}]*", r"\1 ", re.sub(r"\s+", " ", text))
+    text = _ABBREVIATION.sub(lambda match: _ABBREVIATIONS[match[1]], text.lstrip(PUNCTUATION + " ")).strip()
+    return text if any(char.isalpha() for char in text) else ""
 
 
 def words(text: str) -> list[str]:
