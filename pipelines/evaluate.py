@@ -51,6 +51,8 @@ def evaluate(stage: Stage) -> None:
     speakers = speaker_means(utterances, curves, [column.name for column in columns])
     steps = sorted(set(params.adapt.steps))
     described = {
+        "models": params.models,
+        "algorithms": params.algorithms,
         "steps": steps,
         "headline_step": headline_step(steps, params.adapt.tune_steps),
         "shots": settings.shots,

@@ -65,6 +65,11 @@ def sign_flip_test(differences: ArrayLike, *, samples: int = 20_000, seed: int =
     return float(np.mean(sums >= abs(data.sum()) - tolerance))
 
 
+def smallest_p(speakers: int) -> float:
+    """The least p that :func:`sign_flip_test` can give: with few speakers no difference is significant."""
+    return min(1.0, 2.0 ** (1 - speakers))
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment of a family of p values, in the order given. NaN is passed over."""
     adjusted = [float("nan")] * len(p_values)

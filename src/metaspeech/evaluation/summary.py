@@ -30,7 +30,7 @@ class Summary:
     """What evaluate found, in long tables.
 
     Attributes:
-        settings: steps, headline_step, shots, queries, seed, speakers, baseline.
+        settings: models, algorithms, steps, headline_step, shots, queries, seed, audible, speakers, baseline.
         columns: a row a metric: name, label, better, explanation.
         conditions: a row a condition (model, algorithm, shots, step) and metric: mean, low, high, speakers. References
             have no model and the algorithm "real" or "copy".

@@ -1,0 +1,174 @@
+"""Figures of the evaluation. Each function returns a matplotlib figure and leaves no global state behind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metaspeech.evaluation.style import INK, MUTED, RULE, colours, label, markers, number
+from metaspeech.evaluation.summary import BASELINE, Summary
+
+WIDTH, HEIGHT = 4.6, 3.3  # inches
+
+
+def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
+    """A metric over adaptation steps, a line an algorithm with its 95 % band; the references as level lines."""
+    table, shots = summary.conditions, summary.settings["shots"]
+    of_metric = table[table["metric"] == metric]
+    rows = of_metric[(of_metric["model"] == model) & (of_metric["shots"] == shots)]
+    algorithms = [name for name in summary.settings["algorithms"] if name in set(rows["algorithm"])]
+    colour, marker = colours(algorithms), markers(algorithms)
+    figure, axes = _figure(WIDTH, HEIGHT)
+    for name, level in of_metric[of_metric["model"] == ""].set_index("algorithm")["mean"].items():
+        axes.axhline(level, color=MUTED, linewidth=1, linestyle="-" if name == "real" else (0, (4, 3)))
+        axes.annotate(
+            label(str(name)).lower(),
+            (1, level),
+            xycoords=("axes fraction", "data"),
+            xytext=(0, 3),
+            textcoords="offset points",
+            ha="right",
+            va="bottom",
+            color=MUTED,
+            fontsize=8,
+        )
+    for name in algorithms:
+        line = rows[rows["algorithm"] == name].sort_values("step")
+        banded = line.dropna(subset=["low", "high"])
+        axes.fill_between(banded["step"], banded["low"], banded["high"], color=colour[name], alpha=0.14, linewidth=0)
+        axes.plot(
+            line["step"],
+            line["mean"],
+            color=colour[name],
+            marker=marker[name],
+            markersize=4.5,
+            linewidth=1.8,
+            label=label(name),
+        )
+    axes.set_xticks(sorted(set(rows["step"])))
+    axes.set_xlabel("adaptation steps")
+    axes.set_ylabel(_column(summary, metric, "label"))
+    axes.margins(x=0.04)
+    return figure
+
+
+def paired_differences(summary: Summary, speakers: pd.DataFrame, model: str, metric: str) -> Figure | None:
+    """Each speaker's difference to the baseline at the headline step, with the mean and its interval.
+
+    Returns:
+        None where there is nothing to compare.
+    """
+    settings, table = summary.settings, summary.comparisons
+    step, shots = settings["headline_step"], settings["shots"]
+    if table.empty:
+        return None
+    chosen = table[(table["model"] == model) & (table["against"] == BASELINE) & (table["metric"] == metric)]
+    chosen = chosen[(chosen["step"] == step) & (chosen["shots"] == shots)]
+    if chosen.empty:
+        return None
+    here = speakers[(speakers["model"] == model) & (speakers["step"] == step) & (speakers["shots"] == shots)]
+    wide = here.pivot_table(index="speaker", columns="algorithm", values=metric)
+    chosen = chosen.set_index("algorithm")
+    algorithms = [name for name in settings["algorithms"] if name in chosen.index]
+    colour = colours(algorithms)
+    figure, axes = _figure(WIDTH, 0.8 + 0.55 * len(algorithms))
+    axes.axvline(0, color=MUTED, linewidth=1)
+    for place, name in enumerate(algorithms):
+        differences = np.sort((wide[name] - wide[BASELINE]).dropna().to_numpy())
+        offsets = np.where(np.arange(len(differences)) % 2, 0.09, -0.09)  # neighbours stay apart
+        axes.scatter(differences, place + offsets, s=16, color=colour[name], alpha=0.45, linewidths=0)
+        mean, low, high = chosen.loc[name, ["difference", "low", "high"]].astype(float)
+        axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
+        axes.plot([mean], [place], color=INK, marker="|", markersize=11, markeredgewidth=1.6)
+    axes.set_yticks(range(len(algorithms)), [label(name) for name in algorithms])
+    axes.set_ylim(len(algorithms) - 0.5, -0.5)
+    axes.set_xlabel(f"{_column(summary, metric, 'label').lower()}, difference to {label(BASELINE).lower()}")
+    axes.grid(axis="x", color=RULE, linewidth=0.7)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(left=False)
+    return figure
+
+
+def panel_grid(
+    arrays: Mapping[tuple[int, int], np.ndarray],
+    rows: Sequence[str],
+    titles: Sequence[str],
+    *,
+    seconds: float,
+    ylabel: str,
+) -> Figure:
+    """Images in a grid, time to the right: spectrograms (frames, bands) or alignments (decoder steps, characters).
+
+    Args:
+        arrays: by (row, column); a missing one leaves its place empty.
+        rows, titles: names of rows and columns.
+        seconds: an image's step along its first axis, 0 to leave the axis without a scale.
+        ylabel: of each row's first image.
+    """
+    figure = Figure(figsize=(2.0 * len(titles) + 1.0, 1.25 * len(rows) + 0.5), layout="constrained")
+    figure.patch.set_alpha(0)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    low = min((float(array.min()) for array in arrays.values()), default=0.0)
+    high = max((float(array.max()) for array in arrays.values()), default=1.0)
+    longest = max((len(array) for array in arrays.values()), default=1)
+    for row, name in enumerate(rows):
+        for column, title in enumerate(titles):
+            axes = grid[row, column]
+            _plain(axes)
+            if row == 0:
+                axes.set_title(title, fontsize=9, color=INK)
+            if column == 0:
+                axes.set_ylabel(f"{name}\n{ylabel}", fontsize=8, color=INK)
+            array = arrays.get((row, column))
+            if array is None:
+                axes.set_axis_off()
+                continue
+            extent = (0, len(array) * (seconds or 1), 0, array.shape[1])
+            axes.imshow(
+                array.T.astype(np.float32),
+                origin="lower",
+                aspect="auto",
+                extent=extent,
+                vmin=low,
+                vmax=high,
+                cmap="magma",
+                interpolation="nearest",
+            )
+            axes.set_xlim(0, longest * (seconds or 1))
+            if seconds and row == len(rows) - 1:
+                axes.tick_params(bottom=True, labelbottom=True, colors=MUTED, labelsize=7)
+                axes.set_xlabel(f"seconds (to {number(longest * seconds)})", fontsize=7, color=MUTED)
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(MUTED)
+    axes.grid(axis="y", color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8.5)
+    axes.xaxis.label.set(color=INK, fontsize=9)
+    axes.yaxis.label.set(color=INK, fontsize=9)
+    return figure, axes
+
+
+def _plain(axes: Axes) -> None:
+    axes.patch.set_alpha(0)
+    axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def _column(summary: Summary, metric: str, field: str) -> str:
+    return str(summary.columns.set_index("name").loc[metric, field])
