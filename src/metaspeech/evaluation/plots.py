@@ -23,16 +23,18 @@ def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
     algorithms = [name for name in summary.settings["algorithms"] if name in set(rows["algorithm"])]
     colour, marker = colours(algorithms), markers(algorithms)
     figure, axes = _figure(WIDTH, HEIGHT)
-    for name, level in of_metric[of_metric["model"] == ""].set_index("algorithm")["mean"].items():
+    references = of_metric[of_metric["model"] == ""].set_index("algorithm")["mean"].sort_values()
+    for place, (name, level) in enumerate(references.items()):
+        above = place == len(references) - 1  # the lower line is named below it, so that near ones do not collide
         axes.axhline(level, color=MUTED, linewidth=1, linestyle="-" if name == "real" else (0, (4, 3)))
         axes.annotate(
             label(str(name)).lower(),
             (1, level),
             xycoords=("axes fraction", "data"),
-            xytext=(0, 3),
+            xytext=(0, 3 if above else -3),
             textcoords="offset points",
             ha="right",
-            va="bottom",
+            va="bottom" if above else "top",
             color=MUTED,
             fontsize=8,
         )
@@ -52,7 +54,7 @@ def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
     axes.set_xticks(sorted(set(rows["step"])))
     axes.set_xlabel("adaptation steps")
     axes.set_ylabel(_column(summary, metric, "label"))
-    axes.margins(x=0.04)
+    axes.margins(x=0.04, y=0.1)
     return figure
 
 
@@ -80,7 +82,7 @@ def paired_differences(summary: Summary, speakers: pd.DataFrame, model: str, met
     for place, name in enumerate(algorithms):
         differences = np.sort((wide[name] - wide[BASELINE]).dropna().to_numpy())
         offsets = np.where(np.arange(len(differences)) % 2, 0.09, -0.09)  # neighbours stay apart
-        axes.scatter(differences, place + offsets, s=16, color=colour[name], alpha=0.45, linewidths=0)
+        axes.scatter(differences, place + offsets, s=22, color=colour[name], alpha=0.45, linewidths=0)
         mean, low, high = chosen.loc[name, ["difference", "low", "high"]].astype(float)
         axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
         axes.plot([mean], [place], color=INK, marker="|", markersize=11, markeredgewidth=1.6)

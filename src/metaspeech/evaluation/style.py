@@ -35,6 +35,8 @@ def number(value: float | None, signed: bool = False) -> str:
     """Two or three significant digits as a person would write them; a dash for what was not measured."""
     if value is None or not math.isfinite(value):
         return "–"
+    if value == 0:
+        return "0"
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
     text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
     return text.replace("-", "−")

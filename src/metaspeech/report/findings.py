@@ -12,6 +12,7 @@ from metaspeech.evaluation.style import label, number, p_value
 from metaspeech.evaluation.summary import BASELINE, START, Summary
 
 LEVEL = 0.05
+UNINTELLIGIBLE = 0.9  # phoneme error; a wrong text has 0.95 to 1.08
 NAMES = {"loss": "query loss", "similarity": "speaker similarity", "phoneme_error": "phoneme error"}
 AHEAD = {
     "similarity": "is closer to unseen speakers than",
@@ -22,7 +23,7 @@ AHEAD = {
 
 @dataclass(frozen=True)
 class Findings:
-    """The headline, and what belongs beside it."""
+    """The claim, and the numbers and limits that belong to it."""
 
     headline: str
     details: list[str]
@@ -36,11 +37,13 @@ def findings(summary: Summary, model: str) -> Findings:
     metric = next((name for name in ("similarity", "phoneme_error", "loss") if view.has(name)), "loss")
     best = view.best(metric)
     compared = view.against(BASELINE, metric)
-    headline = _compared_headline(view, metric, compared) if len(compared) else _adaptation_sentence(view, best, metric)
+    adaptation = _adaptation_sentence(view, best, metric)
+    headline = _headline(view, metric, compared) if len(compared) else adaptation
     details = [
+        _evidence_sentence(view, metric, compared) if len(compared) else None,
         _loss_sentence(view) if metric != "loss" else None,
         _catching_up(view, metric, compared),
-        _adaptation_sentence(view, best, metric) if len(compared) else None,
+        adaptation if len(compared) else None,
         _intelligibility(view, best),
         _failures(view),
         _power(view),
@@ -86,35 +89,45 @@ class _View:
         return max(measured or self.algorithms, key=lambda name: self.sign(metric) * (self.mean(metric, name) or 0.0))
 
     def against(self, other: str, metric: str) -> pd.DataFrame:
-        """Comparisons at the headline step, the best first, with columns gain, ahead and behind."""
+        """Comparisons at the headline step, those ahead and the best first, with columns gain, ahead and behind."""
         table = self.comparisons
         if table.empty:
             return table
         rows = table[(table["against"] == other) & (table["metric"] == metric) & (table["step"] == self.step)]
         gain, certain = self.sign(metric) * rows["difference"], rows["p_holm"] < LEVEL
         rows = rows.assign(gain=gain, ahead=certain & (gain > 0), behind=certain & (gain < 0))
-        ordered: pd.DataFrame = rows.sort_values("gain", ascending=False)
+        ordered: pd.DataFrame = rows.sort_values(["ahead", "gain"], ascending=False)
         return ordered
 
 
-def _compared_headline(view: _View, metric: str, compared: pd.DataFrame) -> str:
-    best, baseline, after = compared.iloc[0], label(BASELINE).lower(), _after(view.step)
-    name, behind = label(best["algorithm"]), compared[compared["behind"]]
+def _headline(view: _View, metric: str, compared: pd.DataFrame) -> str:
+    """The claim without its numbers."""
+    best, after = compared.iloc[0], _after(view.step)
+    baseline, name = label(BASELINE).lower(), label(best["algorithm"])
     if best["ahead"]:
-        ours, theirs = view.mean(metric, best["algorithm"]), view.mean(metric, BASELINE)
-        text = (
-            f"{after}, a voice from {name} {AHEAD[metric]} one from {baseline}: {NAMES[metric]} {number(ours)} against "
-            f"{number(theirs)}, {_evidence(best)}."
+        errors = view.against(BASELINE, "phoneme_error")
+        dearer = (
+            metric != "phoneme_error" and len(errors) and errors.set_index("algorithm")["behind"][best["algorithm"]]
         )
-        text += _others(compared[compared["ahead"]].iloc[1:], "ahead of it too")
-    elif len(behind) == len(compared):
-        return f"{after}, every other start is behind {baseline} in {NAMES[metric]}; {name} least, {_evidence(best)}."
-    else:
-        text = (
-            f"{after}, no meta-learned start is measurably ahead of {baseline} in {NAMES[metric]}. The most favourable "
-            f"is {name}, {_evidence(best)}, which does not tell it from no difference."
-        )
-    return text + _others(behind, f"behind {baseline}")
+        price = ", but less intelligible" if dearer else ""
+        return f"{after}, a voice from {name} {AHEAD[metric]} one from {baseline}{price}."
+    if compared["behind"].all():
+        return f"{after}, {baseline} is ahead of every other start in {NAMES[metric]}."
+    return f"{after}, no other start is measurably ahead of {baseline} in {NAMES[metric]}."
+
+
+def _evidence_sentence(view: _View, metric: str, compared: pd.DataFrame) -> str:
+    """The numbers of the headline, and where the other algorithms stand."""
+    best, baseline = compared.iloc[0], label(BASELINE).lower()
+    name = best["algorithm"]
+    ours, theirs = number(view.mean(metric, name)), number(view.mean(metric, BASELINE))
+    text = f"{NAMES[metric].capitalize()}: {label(name)} {ours}, {baseline} {theirs}; difference {_evidence(best)}"
+    text += (
+        "." if best["ahead"] or best["behind"] else ", which chance alone could give. Of the others none does better."
+    )
+    others = compared.iloc[1:]
+    text += _others(others[others["ahead"]], f"also ahead of {baseline}")
+    return text + _others(others[others["behind"]], f"behind {baseline}")
 
 
 def _others(rows: pd.DataFrame, what: str) -> str:
@@ -165,7 +178,7 @@ def _adaptation_sentence(view: _View, name: str, metric: str) -> str:
         return f"{start} {after} could not be compared with the voice before adaptation."
     row = rows.iloc[0]
     if not (row["ahead"] or row["behind"]):
-        return f"{start} {after} changes {NAMES[metric]} by {_evidence(row)}, which is not told from no change."
+        return f"{start} {after} changes {NAMES[metric]} by {_evidence(row)}, which chance alone could give."
     word = "improves" if row["ahead"] else "worsens"
     text = f"{start} {after} {word} {NAMES[metric]}: {_evidence(row)}."
     ceiling, before = view.references.get((metric, "copy")), view.mean(metric, name, 0)
@@ -186,6 +199,8 @@ def _intelligibility(view: _View, name: str) -> str | None:
     )
     rows = view.against(START, metric)
     worse = [label(row["algorithm"]) for _, row in rows.iterrows() if row["behind"]] if len(rows) else []
+    if ours >= UNINTELLIGIBLE:
+        text += " That is about what a wrong text has: the synthesis is not intelligible."
     return f"{text} Adaptation raised the phoneme error of {' and '.join(worse)}." if worse else text
 
 
@@ -217,5 +232,5 @@ def _evidence(row: Any) -> str:
     low, high = number(row["low"], signed=True), number(row["high"], signed=True)
     return (
         f"{number(row['difference'], signed=True)} (95 % interval {low} to {high}, {int(row['speakers'])} speakers, "
-        f"{p_value(row['p_holm'])})"
+        f"adjusted {p_value(row['p_holm'])})"
     )

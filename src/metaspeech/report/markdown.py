@@ -17,7 +17,7 @@ def build_markdown(summary: Summary, title: str) -> str:
         labels = [_escaped(name) for name in summary.columns["label"]]
         lines += ["", f"| start | step | {' | '.join(labels)} | did not stop |", "|---" * (len(labels) + 3) + "|"]
         for row in result_rows(summary, model):
-            cells = [f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in row.cells]
+            cells = [f"{cell.text} ({', '.join(cell.notes)})" if cell.notes else cell.text for cell in row.cells]
             lines.append(f"| {' | '.join(_escaped(one) for one in [row.name, row.step, *cells])} |")
         lines.append("")
     speakers, shots = summary.settings["speakers"], summary.settings["shots"]

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from metaspeech.audio.features import resample
 from metaspeech.audio.io import read
 
+PIXELS_PER_INCH = 105  # at most, so that letters of all figures are about as large as those of the text
 MP3_RATES = (8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000)  # Hz
 
 
@@ -48,4 +49,5 @@ def inline_svg(figure: Figure, title: str, variables: Mapping[str, str]) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1, flags=re.DOTALL)
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1, flags=re.DOTALL)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}"', 1)
+    width = figure.get_figwidth() * PIXELS_PER_INCH
+    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(title)}" style="max-width: {width:.0f}px"', 1)

@@ -14,10 +14,10 @@ from metaspeech.report.findings import LEVEL
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, what stands small below it, and the class it is shown in."""
+    """A number, the small lines below it, and the class it is shown in."""
 
     text: str
-    note: str = ""
+    notes: tuple[str, ...] = ()
     css: str = ""
 
 
@@ -70,8 +70,8 @@ def comparison_rows(summary: Summary, model: str) -> list[Row]:
             difference, low, high, p = (float(here[name].loc[metric]) for name in fields)
             gained = (difference > 0) == (better[metric] == "higher")
             css = "" if not p < LEVEL else "ahead" if gained else "behind"
-            note = f"{number(low, signed=True)} to {number(high, signed=True)} · {p_value(p)}"
-            cells.append(Cell(number(difference, signed=True), note, css))
+            interval = f"{number(low, signed=True)} to {number(high, signed=True)}"
+            cells.append(Cell(number(difference, signed=True), (f"{interval}, {p_value(p)}",), css))
         rows.append(_row(rows, algorithm, str(step), cells))
     return rows
 
@@ -102,10 +102,10 @@ def _measured(table: pd.DataFrame, metric: str, speakers: int) -> Cell:
     if metric not in table.index:
         return Cell("–")
     mean, low, high, count = (float(table[name].loc[metric]) for name in ("mean", "low", "high", "speakers"))
-    note = f"{number(low)} to {number(high)}" if math.isfinite(low) else ""
+    notes = [f"{number(low)} to {number(high)}"] if math.isfinite(low) and low < high else []
     if count < speakers:
-        note += f" · {count:.0f} of {speakers} speakers"
-    return Cell(number(mean), note.removeprefix(" · "))
+        notes.append(f"{count:.0f} of {speakers} speakers")
+    return Cell(number(mean), tuple(notes))
 
 
 def _stops(summary: Summary, model: str, algorithm: str, step: int) -> Cell:
@@ -114,5 +114,4 @@ def _stops(summary: Summary, model: str, algorithm: str, step: int) -> Cell:
     row = here[here["shots"] == summary.settings["shots"]].iloc[0]
     failures, total = int(row["stop_failures"]), int(row["utterances"])
     lost = int(row["not_finite"])
-    note = f"{lost} not finite" if lost else ""
-    return Cell(f"{failures} of {total}", note, "behind" if failures else "")
+    return Cell(f"{failures} of {total}", (f"{lost} not finite",) if lost else (), "behind" if failures else "")

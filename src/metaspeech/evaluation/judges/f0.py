@@ -21,11 +21,11 @@ class PitchError:
 
     columns: ClassVar[tuple[Column, ...]] = (
         Column(
-            "f0_rmse",
+            "f0_error",
             "F0 error (cents)",
             "lower",
-            "Root mean square difference of F0 in cents (DIO and StoneMask, 10 ms) over aligned frames that are voiced "
-            "in both recordings.",
+            "Median absolute difference of F0 in cents (DIO and StoneMask, 10 ms) over aligned frames that are voiced "
+            "in both recordings; a median, so that octave errors of the pitch tracker do not decide it.",
         ),
         Column(
             "voicing_error",
@@ -60,6 +60,6 @@ def compare(reference: np.ndarray, candidate: np.ndarray) -> Scores:
     both = voiced & spoken
     cents = 1200 * np.log2(candidate[both] / reference[both])
     return {
-        "f0_rmse": float(np.sqrt(np.mean(cents**2))) if both.any() else float("nan"),
+        "f0_error": float(np.median(np.abs(cents))) if both.any() else float("nan"),
         "voicing_error": float(np.mean(voiced != spoken)),
     }
