@@ -25,7 +25,9 @@ def with_silence(speech: np.ndarray, rate: int, before: float, after: float) -> 
     return np.concatenate([np.zeros(round(before * rate)), speech, np.zeros(round(after * rate))]).astype(np.float32)
 
 
-def write_corpus(folder: Path, speakers: int = 3, utterances: int = 4, rate: int = 16000, **columns: Any) -> pd.DataFrame:
+def write_corpus(
+    folder: Path, speakers: int = 3, utterances: int = 4, rate: int = 16000, **columns: Any
+) -> pd.DataFrame:
     """A corpus folder as the corpus stage leaves it: one wav an utterance, each with a text of its own."""
     rows = []
     for speaker in range(speakers):
