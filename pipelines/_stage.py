@@ -13,13 +13,17 @@ A stage is a function that takes a :class:`Stage`; ``run_stage`` gives it one::
 from __future__ import annotations
 
 import errno
+import fcntl
+import hashlib
 import itertools
 import json
 import math
 import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +32,7 @@ import yaml
 
 from metaspeech import config
 from metaspeech.errors import UserError
-from metaspeech.tracking import StageRun, current, mirror_cached, stage_run
+from metaspeech.tracking import Record, StageRun, current, mirror_cached, stage_run
 from metaspeech.tracking.lineage import upstream
 
 RESULTS = Path("results")
@@ -69,13 +73,16 @@ class Stage:
         os.replace(temporary, path)
         self.track.log_metrics(dict(_flat(rounded)))
 
+    def records(self) -> list[Record]:
+        """What the stages that these params ask for say of their last run, in the order of dvc.yaml."""
+        return [Record.read(path) for path in _record_paths(self.params) if path.exists()]
+
     def mirror_cached(self) -> list[str]:
         """Gives every stage that DVC took from its cache a run under this execution's parent run in MLflow.
 
         For the last stage. Returns the names of the stages that were mirrored.
         """
-        paths = _record_paths(self.params)
-        return mirror_cached(self.track, [path for path in paths if path.exists()])
+        return mirror_cached(self.track, self.records())
 
 
 def run_stage(name: str, body: Callable[[Stage], None], arguments: list[str] | None = None) -> None:
@@ -98,17 +105,40 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
     keys, deps = _declared(name, item)
     folder = RESULTS.joinpath(name, *(["-".join(item)] if item else []))
     folder.mkdir(parents=True, exist_ok=True)
-    with stage_run(
-        name,
-        "-".join(item),
-        record=_record_path(name, item),
-        params={key: value for key, value in values.items() if _covered(key, keys)},
-        execution=current(Path.cwd(), values),
-        headline={key: value for key, value in values.items() if value != defaults[key] or _covered(key, HEADLINE)},
-        inputs=upstream(Path("dvc.lock"), deps),
-        experiment=params.tracking.experiment,
-    ) as track:
+    with (
+        _alone("-".join((name, *item))),
+        stage_run(
+            name,
+            "-".join(item),
+            record=_record_path(name, item),
+            params={key: value for key, value in values.items() if _covered(key, keys)},
+            execution=current(Path.cwd(), values),
+            headline={key: value for key, value in values.items() if value != defaults[key] or _covered(key, HEADLINE)},
+            inputs=upstream(Path("dvc.lock"), deps),
+            experiment=params.tracking.experiment,
+        ) as track,
+    ):
         body(Stage(name, item, params, folder, track))
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    """One process a stage: killing ``dvc repro`` may leave the stage that it started running, and writing."""
+    digest = hashlib.sha256(f"{Path.cwd()}:{name}".encode()).hexdigest()[:12]
+    with open(Path(tempfile.gettempdir()) / f"metaspeech-stage-{os.getuid()}-{digest}.lock", "a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            owner = lock.read().strip()
+            raise UserError(
+                f"process {owner} is still at this stage, left by a 'dvc repro' that was interrupted. Wait until it "
+                f"has ended, or end it (kill {owner}); then start again: finished work is kept"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
 
 
 def _dvc_stages() -> dict[str, Any]:

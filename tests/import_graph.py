@@ -55,9 +55,16 @@ def _runtime(tree: ast.AST):  # type: ignore[no-untyped-def]
         yield from _runtime(child)
 
 
+@cache
 def _file(module: str) -> Path | None:
+    """None for a module that is not ours, and for a package that says nothing but its docstring."""
     base = ROOT / "src" / Path(*module.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
+    path = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
+    return path if path is not None and _statements(path) else None
+
+
+def _statements(path: Path) -> list[ast.stmt]:
+    return [node for node in ast.parse(path.read_text(encoding="utf-8")).body if not isinstance(node, ast.Expr)]
 
 
 def sections_read(path: Path) -> set[str]:

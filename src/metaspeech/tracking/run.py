@@ -89,12 +89,11 @@ class StageRun:
         self._server = None
         self.record.run_id = None  # incomplete there: the last stage mirrors it from the record
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        print(
-            f"warning: MLflow at {re.sub('//[^/@]*@', '//', self.uri)} cannot be used: {reason}. The stage goes on "
-            "without tracking; its results are not affected.",
-            file=sys.stderr,
-            flush=True,
+        message = (
+            f"warning: MLflow at {self.uri} cannot be used: {reason}. The stage goes on without tracking; its results "
+            "are not affected."
         )
+        print(re.sub("//[^/@ ]*@", "//", message), file=sys.stderr, flush=True)  # no password of a server's address
 
     def _start(self, root: Path, experiment: str, headline: Mapping[str, Any]) -> None:
         try:
@@ -159,7 +158,7 @@ def stage_run(
         entry.write(record)
 
 
-def mirror_cached(run: StageRun, records: Iterable[Path], summary: str = "evaluate") -> list[str]:
+def mirror_cached(run: StageRun, records: Iterable[Record], summary: str = "evaluate") -> list[str]:
     """Gives each recorded stage that has no finished run in this execution one, made from its record.
 
     Such a stage was taken from DVC's cache (tag ``dvc.cached`` = true), or ran while the server was away. The metrics
@@ -172,7 +171,7 @@ def mirror_cached(run: StageRun, records: Iterable[Path], summary: str = "evalua
 
     def mirror(server: Server) -> None:
         finished = server.finished()
-        for record in map(Record.read, records):
+        for record in records:
             if record.stage == summary:
                 server.log_last_values(server.parent_id, record)
             if (record.stage, record.item) in finished or record.name == run.record.name:

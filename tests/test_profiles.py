@@ -1,0 +1,111 @@
+"""Profiles: params.yaml as a whole is changed, its comments stay, and what changed is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from ruamel.yaml import YAML
+from test_config import committed_params
+from typer.testing import CliRunner
+
+from metaspeech import config, profiles
+from metaspeech.errors import UserError
+from pipelines import profile
+
+REPO = Path(__file__).resolve().parents[1]
+NAMES = profiles.names(REPO / "profiles")
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    (tmp_path / "params.yaml").write_text(committed_params())
+    (tmp_path / "profiles").symlink_to(REPO / "profiles")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def apply(*arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(profile.app, ["apply", *arguments])
+    return result.exit_code, result.output
+
+
+def test_the_profiles_are_the_four_that_are_documented():
+    assert NAMES == ["default", "gpu", "real", "smoke"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_and_back_leaves_every_byte_as_it_was(project, name):
+    before = (project / "params.yaml").read_text()
+    assert apply(name)[0] == 0
+    assert config.load("params.yaml") == profiles.settings(project / "profiles" / f"{name}.yaml")
+    assert apply("default")[0] == 0
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_what_changes_is_shown_and_nothing_else_changes(project):
+    before = (project / "params.yaml").read_text().splitlines()
+    status, output = apply("real", "--set", "corpus.path=/my/voices", "--set", "adapt.rates=[0.1, 0.00001]")
+    assert status == 0
+    assert "  corpus.source: espeak -> folder\n" in output
+    assert "  corpus.path: assets/espeak_voices.csv -> /my/voices\n" in output
+    assert "  adapt.rates: [0.2] -> [0.1, 1e-05]\n" in output
+    after = (project / "params.yaml").read_text().splitlines()
+    changed = [new for old, new in zip(before, after, strict=True) if old != new]
+    assert len(changed) == output.count(" -> ")
+    assert all(line.count("#") == 1 for line in changed)  # comments are kept
+
+
+@pytest.mark.parametrize("wrong", ["innr.rate=1", "inner.rate=fast", "inner.steps=0", "inner.rate", "adapt.shots=[9]"])
+def test_a_wrong_setting_is_refused_and_the_file_stays(project, wrong):
+    before = (project / "params.yaml").read_text()
+    status, output = apply("smoke", "--set", wrong)
+    assert status == 2
+    assert wrong.partition("=")[0].partition(".")[0] in output
+    assert (project / "params.yaml").read_text() == before
+
+
+def test_an_unknown_profile_names_those_there_are(project):
+    status, output = apply("smok")
+    assert status == 2
+    assert "There are: default, gpu, real, smoke" in output
+
+
+def test_a_broken_params_file_can_be_set_right_again(project):
+    text = (project / "params.yaml").read_text().replace("seed: 1", "seeds: 1").replace("rate: 0.2", "rate: fast", 1)
+    (project / "params.yaml").write_text(text)
+    status, output = apply("default")
+    assert status == 0
+    assert "seeds: 1 -> (removed)" in output
+    assert "inner.rate: fast -> 0.2" in output
+    assert config.load("params.yaml") == config.Params()
+
+
+def test_a_file_that_is_no_yaml_is_left_alone(project):
+    (project / "params.yaml").write_text("seed: [")
+    status, output = apply("default")
+    assert status == 2
+    assert "no YAML" in output
+    assert (project / "params.yaml").read_text() == "seed: ["
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rate=st.floats(1e-6, 100), rates=st.lists(st.floats(1e-6, 100), min_size=1, max_size=4), title=st.text(max_size=20)
+)
+def test_dvc_and_the_pipeline_read_the_same_values(tmp_path, rate, rates, title):
+    wanted = config.Params()
+    wanted.inner.rate, wanted.adapt.rates = rate, rates
+    wanted.report.title = "".join(letter for letter in title if letter.isprintable())
+    path = tmp_path / "params.yaml"
+    path.write_text("inner:\n  rate: 0.2 # of SGD\nadapt:\n  rates: [0.2]\n")
+    try:
+        profiles.apply(path, wanted)
+    except UserError as error:
+        pytest.fail(str(error))
+    read = YAML(typ="safe").load(path.read_text())  # as DVC does
+    assert (read["inner"]["rate"], read["adapt"]["rates"]) == (rate, rates)
+    assert config.load(path) == wanted
+    assert "# of SGD" in path.read_text()
