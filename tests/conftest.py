@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("default", deadline=None)  # how long an example takes says more about the machine
+settings.load_profile("default")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
