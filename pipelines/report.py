@@ -6,8 +6,7 @@ from pathlib import Path
 from metaspeech.files import replacing
 from metaspeech.report.markdown import build_markdown
 from metaspeech.report.page import Provenance, Results, build_page
-from metaspeech.tracking import Record
-from pipelines._stage import RUNS, Stage, run_stage
+from pipelines._stage import Stage, run_stage
 
 REPORTS = Path("reports")
 LOGGED_SPEAKERS = 2  # with audio in MLflow
@@ -41,7 +40,7 @@ def report(stage: Stage) -> None:
 def provenance(stage: Stage) -> Provenance:
     """The corpus, and what the records of the stages say."""
     execution = stage.track.execution
-    records = sorted((Record.read(path) for path in RUNS.rglob("*.json")), key=lambda record: record.started)
+    records = stage.records()
     params = {key: value for record in records for key, value in record.params.items()}
     return Provenance(
         corpus=json.loads(Path("data/corpus/corpus.json").read_text(encoding="utf-8")),

@@ -1,0 +1,99 @@
+"""A small project for the stages evaluate and report: an untrained model and speakers of tones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from speech import write_corpus
+
+from metaspeech import config
+from metaspeech.config import Params
+from metaspeech.data.episodes import split_corpus, stored_episodes, write_episodes
+from metaspeech.data.prepare import prepare_corpus
+from metaspeech.data.store import Store
+from metaspeech.models.base import parameters_of
+from metaspeech.tracking import Execution, Record, StageRun
+from metaspeech.training import deltas
+from metaspeech.training.checkpoint import build_model, save_model
+from pipelines._stage import Stage
+
+STEPS = (0, 1, 2)
+PARAMS: dict[str, Any] = {
+    "algorithms": ["transfer", "maml"],
+    "prepare": {"workers": 1},
+    "episodes": {"val_speakers": 1, "test_speakers": 2, "text_split": "none", "shots": 2, "queries": 2},
+    "tacotron": {"preset": "tiny"},
+    "adapt": {"shots": [2], "steps": list(STEPS), "tune_steps": 1},
+    "evaluate": {
+        "shots": 2, "queries": 2, "griffin_lim_iterations": 2, "max_seconds_ratio": 1.5, "bootstrap": 100, "workers": 1
+    },
+    "report": {"speakers": 2, "title": "A <b>title</b> & more"},
+}  # fmt: skip
+
+
+class Tracked(StageRun):
+    """Without a server; keeps the names of what was logged."""
+
+    def __init__(self) -> None:
+        record = Record("stage", "", "execution", "FINISHED", "2026-01-01T00:00:00", 1.0, None)
+        super().__init__(record, Execution("c0ffee" * 7, True, "", "", "0", ()), "")
+        self.logged: list[str] = []
+
+    def log_figure(self, figure: object, name: str) -> None:
+        self.logged.append(name)
+
+    def log_table(self, table: pd.DataFrame, name: str) -> None:
+        self.logged.append(name)
+
+    def log_artifact(self, path: str | Path, folder: str = "") -> None:
+        self.logged.append(str(path))
+
+
+def params(**changes: Any) -> Params:
+    return config.from_mapping({**PARAMS, **changes})
+
+
+def stage(name: str, settings: Params) -> Stage:
+    """A stage of the project in the current folder, without tracking."""
+    folder = Path("results") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return Stage(name, (), settings, folder, Tracked())
+
+
+def write_inputs(project: Path, settings: Params) -> None:
+    """Everything that evaluate reads: store, test episodes, checkpoints, deltas, curves."""
+    corpus = project / "data/corpus"
+    write_corpus(corpus, speakers=5, utterances=6)
+    described = {"source": "folder", "root": ".", "licence": "none", "language": "en", "note": "Tones, not speech."}
+    described |= {"speakers": 5, "utterances": 30, "rejected": 0, "hours": 0.01}
+    (corpus / "corpus.json").write_text(json.dumps(described), encoding="utf-8")
+    prepare_corpus(corpus, project / "data/prepared", settings.prepare, progress=False)
+    store = Store(project / "data/prepared")
+    splits = split_corpus(store.manifest, settings.episodes, settings.seed)
+    episodes = stored_episodes(splits, "test", settings.episodes, settings.seed)
+    write_episodes(project / "data/episodes/test.parquet", episodes)
+    for seed, algorithm in enumerate(settings.algorithms):
+        torch.manual_seed(seed)
+        model = build_model("tacotron", settings, store.features())
+        name = f"tacotron-{algorithm}"
+        save_model(project / "models/meta_train" / name, model, "tacotron", settings, store.features())
+        base, rows = parameters_of(model), []
+        adapted_folder = project / "results/adapt" / name / "deltas"
+        adapted_folder.mkdir(parents=True)
+        for episode in episodes:
+            adapted = {
+                step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()}
+                for step in STEPS
+                if step
+            }
+            deltas.write(adapted_folder / f"{episode.episode_id}-2.safetensors", base, adapted)
+            owner = {"model": "tacotron", "algorithm": algorithm, "episode_id": episode.episode_id}
+            rows += [
+                {**owner, "speaker": episode.speaker, "shots": 2, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
+                for step in STEPS
+            ]
+        pd.DataFrame(rows).to_parquet(adapted_folder.parent / "curves.parquet", index=False)

@@ -1,0 +1,310 @@
+"""The evaluate and report stages on a small project, the page in a browser, the notebook."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import evaluated
+import jupytext
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from metaspeech import registry
+from metaspeech.errors import UserError
+from metaspeech.evaluation import bench
+from metaspeech.report.page import Results
+from metaspeech.training.checkpoint import CARD
+from pipelines.evaluate import evaluate
+from pipelines.report import report
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOK = ROOT / "notebooks" / "results.py"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+HOSTILE = """</script><script>document.title = "hacked"</script><img src=x onerror="document.title='hacked'">'"&"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory):
+    """Where both stages have run. Texts and a speaker's name are hostile by the time of the report."""
+    folder = tmp_path_factory.mktemp("project")
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        settings = evaluated.params()
+        evaluated.write_inputs(folder, settings)
+        evaluate(evaluated.stage("evaluate", settings))
+        shutil.copytree(folder / "results/evaluate", folder / "results/untouched")
+        path = folder / "results/evaluate/utterances.parquet"
+        pd.read_parquet(path).assign(text=HOSTILE, speaker=HOSTILE).to_parquet(path, index=False)
+        stage = evaluated.stage("report", settings)
+        report(stage)
+        (folder / "dvc.yaml").touch()  # by which the notebook knows the project
+        (folder / "logged.json").write_text(json.dumps(stage.track.logged))
+    finally:
+        os.chdir(before)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def utterances(project):
+    return pd.read_parquet(project / "results/untouched/utterances.parquet")
+
+
+@pytest.fixture(scope="module")
+def page(project):
+    return (project / "reports/index.html").read_text(encoding="utf-8")
+
+
+def test_every_query_is_there_once_under_every_condition(utterances):
+    keys = ["model", "algorithm", "shots", "step", "episode_id", "utt_id"]
+    assert not utterances.duplicated(keys).any()
+    counts = utterances.groupby(["algorithm", "step"]).size().to_dict()
+    queries = 2 * 2  # speakers x queries
+    adapted = {(name, step): queries for name in ("transfer", "maml") for step in evaluated.STEPS}
+    assert counts == {("real", 0): queries, ("copy", 0): queries, **adapted}
+    assert utterances["finite"].all()
+
+
+def test_judges_give_what_they_promise(utterances):
+    promised = {column.name for column in bench.columns(list(registry.JUDGES))}
+    assert promised < set(utterances.columns)
+    real = utterances[utterances["algorithm"] == "real"]
+    assert (real["mcd"] == 0).all()
+    assert (real["voicing_error"] == 0).all()
+    assert (utterances["margin"] - (utterances["similarity"] - utterances["impostor_similarity"])).abs().max() < 1e-6
+
+
+def test_a_synthesis_that_does_not_stop_is_as_long_as_the_limit_and_counted(utterances, project):
+    """The untrained model hardly ever stops."""
+    adapted = utterances[utterances["model"] != ""]
+    real = utterances[utterances["algorithm"] == "real"].set_index("utt_id")["seconds"]
+    limit = adapted["utt_id"].map(real) * 1.5
+    failed = adapted[~adapted["stopped"]]
+    assert len(failed)
+    assert (failed["seconds"] >= limit[failed.index] - 0.05).all()
+    assert (adapted["seconds"] <= limit + 0.1).all()
+    metrics = json.loads((project / "results/evaluate/metrics.json").read_text())
+    of_maml = adapted[adapted["algorithm"] == "maml"]
+    assert metrics["tacotron-maml"]["stop_failures"] == pytest.approx((~of_maml["stopped"]).mean())
+
+
+def test_evaluate_leaves_what_plots_and_the_report_read(project):
+    curves = pd.read_csv(project / "results/evaluate/curves.csv")
+    assert set(curves["algorithm"]) == {"transfer", "maml"}
+    for metric in ("loss", "similarity", "phoneme_error"):
+        assert (curves[f"{metric}_low"] <= curves[metric] + 1e-9).all()
+        assert (curves[metric] <= curves[f"{metric}_high"] + 1e-9).all()
+    clips = sorted(path.stem for path in (project / "results/evaluate/audio").glob("*/*.flac"))
+    assert len(clips) == 2 * (2 + 2 * len(evaluated.STEPS))
+    with np.load(project / "results/evaluate/audio/panels.npz", allow_pickle=False) as panels:
+        assert {name.rsplit("/", 1)[1] for name in panels} == {"mel", "alignment"}
+
+
+def test_processes_do_not_change_the_numbers(project, utterances, monkeypatch):
+    monkeypatch.chdir(project)
+    monkeypatch.setattr(evaluated, "PARAMS", {**evaluated.PARAMS, "algorithms": ["maml"]})
+    settings = evaluated.params(evaluate={**evaluated.PARAMS["evaluate"], "workers": 2, "judges": ["mcd"]})
+    evaluate(evaluated.stage("parallel", settings))
+    again = pd.read_parquet("results/parallel/utterances.parquet")
+    expected = utterances[utterances["algorithm"] != "transfer"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, expected[again.columns], rtol=1e-5)
+
+
+def test_diverged_parameters_are_counted_and_do_not_stop_the_stage(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    settings = evaluated.params()
+    loud = bench.vocode
+    monkeypatch.setattr(bench, "vocode", lambda *args, **kwargs: loud(*args, **kwargs) * np.float32(np.nan))
+    setup = bench.Bench(settings, Path("data/prepared"), _episodes(), frozenset(), tmp_path)
+    folder = Path("models/meta_train/tacotron-maml")
+    voice = bench.Voice("tacotron", "maml", folder, Path("results/adapt/tacotron-maml/deltas"))
+    rows = pd.DataFrame(bench.run(bench.Job(setup, setup.episodes[0], voice)).rows)
+    assert not rows["finite"].any()
+    assert rows["similarity"].isna().all()
+
+
+def test_enrolment_holds_no_synthesised_text(project):
+    from metaspeech.data.store import Store
+
+    episodes = _episodes(project)
+    enrolment = bench.enrolment_of(Store(project / "data/prepared"), episodes)
+    for episode in episodes:
+        own = enrolment[episode.speaker]
+        assert own
+        assert not set(own) & set(episode.query)
+        assert set(own[:2]).isdisjoint(episode.support), "others come first"
+
+
+def test_a_checkpoint_of_another_configuration_is_refused(project, tmp_path, monkeypatch):
+    monkeypatch.chdir(project)
+    with pytest.raises(UserError, match=CARD):
+        evaluate(evaluated.stage("other", evaluated.params(tacotron={"preset": "tiny", "reduction_factor": 2})))
+
+
+def test_the_page_needs_nothing_else(page):
+    parser = Balanced()
+    parser.feed(page)
+    assert len(parser.addresses) > 16
+    assert all(address.startswith(("data:", "#")) for address in parser.addresses)
+    assert all(address.startswith("#") for address in re.findall(r"url\(([^)]*)", page))
+    assert "@import" not in page
+
+
+def test_the_page_is_well_formed_and_has_its_parts(page):
+    parser = Balanced()
+    parser.feed(page)
+    assert parser.open == []
+    assert parser.counts["audio"] == 2 * (2 + 2 * 3)
+    assert parser.counts["svg"] == 3 + 3 + 2  # curves, paired differences, spectrograms and alignments
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+    assert "c0ffeec0ff, changed" in page
+
+
+def test_texts_of_the_corpus_cannot_become_markup(page):
+    assert "<script>document" not in page
+    assert "<img src=x" not in page
+    assert "&lt;img src=x onerror=" in page
+    assert "A &lt;b&gt;title&lt;/b&gt; &amp; more" in page
+
+
+def test_clips_on_the_page_are_the_recordings(page, project):
+    clips = re.findall(r'src="data:audio/mpeg;base64,([^"]+)"', page)
+    decoded, rate = soundfile.read(io.BytesIO(base64.b64decode(clips[0])))
+    episode = Results(project / "results/untouched").summary.settings["audible"][0]
+    original, _ = soundfile.read(project / f"results/evaluate/audio/{episode}/real.flac")
+    assert rate == 16000
+    assert abs(len(decoded) - len(original)) < 0.15 * rate
+    assert np.std(decoded) == pytest.approx(np.std(original), rel=0.1)
+
+
+def test_figures_follow_the_colours_of_the_page(page):
+    figures = re.findall(r"<svg.*?</svg>", page, flags=re.DOTALL)
+    assert all("var(--ink)" in figure for figure in figures)
+    assert any("var(--series-0)" in figure for figure in figures)
+    assert not any("#1c1c22" in figure for figure in figures)
+
+
+def test_the_report_says_no_more_than_two_speakers_can(page, project):
+    assert "no other start is measurably ahead of transfer" in page
+    assert "no difference can reach" in page
+    summary = (project / "reports/summary.md").read_text(encoding="utf-8")
+    assert summary.count("\n|") == 2 + 2 + 2 * len(evaluated.STEPS)  # header, references, conditions
+    assert "<b>" not in summary
+
+
+def test_the_report_logs_page_figures_table_and_audio(project):
+    logged = json.loads((project / "logged.json").read_text())
+    assert {"reports", "speakers", "tacotron-loss", "tacotron-spectrograms"} <= set(logged)
+    assert sum(name.startswith("results/evaluate/audio/") for name in logged) == 2
+
+
+def test_missing_results_end_in_a_message(tmp_path):
+    with pytest.raises(UserError, match="dvc repro evaluate"):
+        Results(tmp_path)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: the page was not opened in a browser")
+def test_the_page_works_in_a_browser(page, tmp_path):
+    """Opened for real: no script error, a clip decodes and plays at a click, and something is painted."""
+    probe = """<script>
+      window.problems = [];
+      addEventListener("error", (event) => problems.push(event.message));
+    </script>"""
+    click = """<script>
+      const button = document.querySelector(".play"), audio = button.querySelector("audio");
+      const tell = (what) => { document.body.dataset.result = JSON.stringify({ what, problems, title: document.title,
+        seconds: audio.duration, playing: button.classList.contains("playing") }); };
+      audio.addEventListener("playing", () => tell("playing"));
+      audio.addEventListener("error", () => tell("error"));
+      button.click();
+    </script>"""
+    path = tmp_path / "page.html"
+    path.write_text(page.replace("<head>", f"<head>{probe}").replace("</body>", f"{click}</body>"), encoding="utf-8")
+    document = _chromium(tmp_path, path, "--virtual-time-budget=4000", "--dump-dom")
+    found = re.search(r'data-result="([^"]*)"', document)
+    assert found, "the clip neither played nor failed"
+    result = json.loads(found[1].replace("&quot;", '"').replace("&amp;", "&"))
+    assert result["problems"] == []
+    assert result["what"] == "playing"
+    assert result["playing"]
+    assert result["seconds"] > 0.2
+    assert "hacked" not in result["title"]
+    screenshot = tmp_path / "page.png"
+    _chromium(tmp_path, path, "--window-size=900,1200", f"--screenshot={screenshot}")
+    import matplotlib.image
+
+    pixels = matplotlib.image.imread(screenshot)
+    assert pixels.shape[:2] == (1200, 900)
+    assert pixels[..., :3].std() > 0.05
+
+
+def test_the_notebook_runs_on_the_results(project, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    executed = _run_notebook(project)
+    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
+    assert sum("text/html" in output.get("data", {}) for output in outputs) == 3
+    assert any("measurably ahead" in output.get("text", "") for output in outputs)
+
+
+def test_the_notebook_says_what_to_run_without_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
+    with pytest.raises(CellExecutionError, match="make repro"):
+        _run_notebook(tmp_path)
+
+
+def _episodes(project=Path()):
+    from metaspeech.data.episodes import read_episodes
+
+    return tuple(read_episodes(project / "data/episodes/test.parquet"))
+
+
+def _run_notebook(folder):
+    notebook = jupytext.read(NOTEBOOK)
+    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}, kernel_name="python3")
+    return client.execute()
+
+
+def _chromium(folder, path, *arguments):
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+    flags += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={folder / 'profile'}"]
+    command = [str(CHROMIUM), *flags, *arguments, path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=90).stdout
+
+
+class Balanced(HTMLParser):
+    """Tags that were opened and not closed, how often each occurs, and what they refer to."""
+
+    VOID = frozenset({"meta", "link", "img", "br", "input", "path", "use", "image", "rect"})
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.counts, self.addresses = [], {}, []
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.counts[tag] = self.counts.get(tag, 0) + 1
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")]
+
+    def handle_endtag(self, tag):
+        if tag not in self.VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag
