@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 
 from metaspeech.config import Prepare
 from metaspeech.data import chunks, prepare, shards
-from metaspeech.data.manifest import read_corpus, read_manifest
+from metaspeech.data.manifest import check_manifest, read_corpus
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.store import Store
 from metaspeech.errors import UserError
@@ -325,8 +327,9 @@ def damaged(prepared: tuple[pd.DataFrame, Path], tmp_path: Path) -> Path:
         ("store.json", lambda path: path.unlink(), "no such file"),
         ("store.json", lambda path: path.write_text('{"settings": {}'), "cannot be read"),
         ("store.json", lambda path: path.write_text("{}"), "missing or malformed"),
-        ("manifest.parquet", lambda path: path.write_bytes(b"PAR1"), "cannot be read as parquet"),
-        ("manifest.parquet", lambda path: path.unlink(), "no such file"),
+        ("manifest.parquet", lambda path: path.write_bytes(b"PAR1"), "corrupt"),
+        ("manifest.parquet", lambda path: path.write_bytes(bytes(path.stat().st_size)), "cannot be read as parquet"),
+        ("manifest.parquet", lambda path: path.unlink(), "missing"),
     ],
 )
 def test_damage_is_named_when_a_store_is_opened(
@@ -372,14 +375,22 @@ def test_a_table_without_a_column_is_refused_by_name(tmp_path: Path) -> None:
         read_corpus(tmp_path / "corpus" / "corpus.parquet")
 
 
-def test_a_manifest_out_of_order_is_refused(prepared: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
-    table = read_manifest(prepared[1] / "manifest.parquet")
-    table.iloc[::-1].to_parquet(tmp_path / "manifest.parquet", index=False)
-    with pytest.raises(UserError, match="sorted_by_utt_id"):
-        read_manifest(tmp_path / "manifest.parquet")
-    pd.concat([table.iloc[:1], table]).to_parquet(tmp_path / "manifest.parquet", index=False)
-    with pytest.raises(UserError, match="utt_id"):
-        read_manifest(tmp_path / "manifest.parquet")
+def test_a_manifest_that_breaks_the_schema_is_refused(prepared: tuple[pd.DataFrame, Path], tmp_path: Path) -> None:
+    table = pq.read_table(prepared[1] / "manifest.parquet")
+    path = tmp_path / "manifest.parquet"
+    check_manifest(table, path)
+    for broken, message in (
+        (table.sort_by([("utt_id", "descending")]), "sorted_by_utt_id"),
+        (pa.concat_tables([table.slice(0, 1), table]), "utt_id"),
+        (
+            table.set_column(table.column_names.index("frames"), "frames", pa.array([0] * len(table), pa.int32())),
+            "frames",
+        ),
+        (table.drop_columns("shard"), "column shard is missing"),
+        (table.slice(0, 0), "tokens"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_manifest(broken, path)
 
 
 @pytest.mark.parametrize("text", [None, "[]", '{"root": "nowhere"}'])

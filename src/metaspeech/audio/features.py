@@ -12,6 +12,8 @@ from torchaudio.functional import griffinlim, melscale_fbanks
 from torchaudio.transforms import MelSpectrogram, Resample
 
 FLOOR = 1e-5  # of mel magnitudes, before the logarithm
+_UNMEL_STEPS = 20
+_LEAST = 1e-8
 SETTINGS = ("sample_rate", "n_fft", "win", "hop", "n_mels", "fmin", "fmax")
 
 
@@ -74,13 +76,13 @@ def mel_to_audio(log_mel: Tensor, settings: Mapping[str, Any], iterations: int =
     Returns:
         ((frames - 1) * hop,) samples, float32.
     """
-    unmel = _inverse_filters(*(settings[name] for name in ("sample_rate", "n_fft", "n_mels", "fmin", "fmax")))
-    magnitudes = (log_mel.float().exp() @ unmel).clamp_(min=0).T
+    filters, inverse = _filters(*(settings[name] for name in ("sample_rate", "n_fft", "n_mels", "fmin", "fmax")))
+    magnitudes = _unmel(log_mel.detach().float().exp(), filters, inverse)
     window = torch.hann_window(settings["win"])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         waveform: Tensor = griffinlim(
-            magnitudes,
+            magnitudes.T,
             window=window,
             n_fft=settings["n_fft"],
             hop_length=settings["hop"],
@@ -100,8 +102,20 @@ def _resampler(rate: int, target: int) -> Resample:
 
 
 @lru_cache(maxsize=2)
-def _inverse_filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> Tensor:
-    """(n_mels, n_fft // 2 + 1): the pseudo-inverse of the mel filters."""
+def _filters(sample_rate: int, n_fft: int, n_mels: int, fmin: float, fmax: float) -> tuple[Tensor, Tensor]:
+    """The mel filters (n_fft // 2 + 1, n_mels) and their pseudo-inverse."""
     filters = melscale_fbanks(n_fft // 2 + 1, fmin, fmax, n_mels, sample_rate, norm="slaney", mel_scale="slaney")
-    inverse: Tensor = torch.linalg.pinv(filters)
-    return inverse
+    return filters, torch.linalg.pinv(filters)
+
+
+def _unmel(mel: Tensor, filters: Tensor, inverse: Tensor) -> Tensor:
+    """(frames, n_mels) -> (frames, n_fft // 2 + 1): the non-negative magnitudes that the filters turn into ``mel``.
+
+    Least squares, then multiplicative updates (Lee and Seung 2001): the pseudo-inverse alone gives negative magnitudes,
+    and cutting them off is heard.
+    """
+    magnitudes = (mel @ inverse).clamp_(min=_LEAST)
+    wanted = mel @ filters.T
+    for _ in range(_UNMEL_STEPS):
+        magnitudes *= wanted / ((magnitudes @ filters) @ filters.T).clamp_(min=_LEAST)
+    return magnitudes

@@ -70,12 +70,10 @@ def process(chunk: Chunk) -> int:
     return len(chunk.rows)
 
 
-def write_table(table: pd.DataFrame, path: Path) -> None:
-    """Parquet, with ``tokens`` as lists of int32 even where all are empty."""
-    arrow = pa.Table.from_pandas(table.drop(columns="tokens"), preserve_index=False)
-    tokens = pa.array(table["tokens"].tolist(), pa.list_(pa.int32()))
+def write_table(table: pa.Table, path: Path) -> None:
+    """Parquet, atomically."""
     with replacing(path) as temporary:
-        pq.write_table(arrow.append_column("tokens", tokens), temporary)
+        pq.write_table(table, temporary)
 
 
 def _write_arrays(chunk: Chunk, done: list[Utterance]) -> None:
@@ -86,14 +84,19 @@ def _write_arrays(chunk: Chunk, done: list[Utterance]) -> None:
         np.savez(temporary, mel=mel, audio=audio, sum=exact.sum(axis=0), square=np.square(exact).sum(axis=0))
 
 
-def _table(chunk: Chunk, done: list[Utterance | None], reasons: list[str]) -> pd.DataFrame:
+def _table(chunk: Chunk, done: list[Utterance | None], reasons: list[str]) -> pa.Table:
     samples = np.array([len(item.audio) if item else 0 for item in done], np.int32)
-    return chunk.rows.drop(columns=["start", "stop"]).assign(
-        text=pd.Series([item.text if item else "" for item in done], index=chunk.rows.index, dtype="str"),
-        tokens=pd.Series([item.tokens if item else [] for item in done], index=chunk.rows.index, dtype=object),
-        seconds=samples / chunk.config.sample_rate,
-        frames=np.array([len(item.mel) if item else 0 for item in done], np.int32),
-        samples=samples,
-        limited=[item is not None and item.limited for item in done],
-        reason=pd.Series(reasons, index=chunk.rows.index, dtype="str"),
-    )
+    made = {
+        "text": pa.array([item.text if item else "" for item in done], pa.large_string()),
+        "tokens": pa.array([item.tokens if item else [] for item in done], pa.list_(pa.int32())),
+        "seconds": pa.array(samples / chunk.config.sample_rate),
+        "frames": pa.array([len(item.mel) if item else 0 for item in done], pa.int32()),
+        "samples": pa.array(samples),
+        "limited": pa.array([item is not None and item.limited for item in done]),
+        "reason": pa.array(reasons, pa.large_string()),
+    }
+    given = chunk.rows.drop(columns=["start", "stop", *made], errors="ignore")
+    table = pa.Table.from_pandas(given, preserve_index=False).replace_schema_metadata(None)
+    for name, column in made.items():
+        table = table.append_column(name, column)
+    return table

@@ -5,10 +5,13 @@ pandera takes a second to import, so that happens inside the functions.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import pyarrow
+import pyarrow.compute as pc
 
 from metaspeech.errors import UserError
 
@@ -50,13 +53,22 @@ def read_corpus(path: Path) -> pd.DataFrame:
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
-    """The table that the prepare stage wrote. Raises like :func:`read_corpus`."""
-    return check_manifest(_read_parquet(path, "dvc repro prepare"), path)
+    """The table that the prepare stage wrote and checked.
+
+    Raises:
+        UserError: the file is absent or no parquet, or lacks a column.
+    """
+    table = _read_parquet(path, "dvc repro prepare")
+    _demand_columns(table, MANIFEST_COLUMNS, path)
+    return table
 
 
-def check_manifest(table: pd.DataFrame, path: Path) -> pd.DataFrame:
-    """Raises UserError when the table, said to be at ``path``, is not as a manifest must be."""
-    return _validated(table, _manifest_schema(), path, "dvc repro prepare")
+def check_manifest(table: pyarrow.Table, path: Path) -> None:
+    """Raises UserError when the table, which is to be written to ``path``, is not as a manifest must be."""
+    tokens = table["tokens"]
+    if not len(table) or pc.min(pc.list_value_length(tokens)).as_py() < 2:
+        raise UserError(f"{path}: tokens: an utterance without symbols. Make it again: dvc repro --force prepare")
+    _validated(table.drop_columns("tokens").to_pandas(), _manifest_schema(), path, "dvc repro prepare")
 
 
 def _corpus_schema() -> pa.DataFrameSchema:
@@ -80,7 +92,6 @@ def _manifest_schema() -> pa.DataFrameSchema:
             "utt_id": pa.Column(str, pa.Check.str_length(min_value=1), unique=True),
             "speaker": name,
             "text": name,
-            "tokens": pa.Column(object, pa.Check(lambda tokens: tokens.map(len) > 1, name="not_empty")),
             "seconds": pa.Column(float, pa.Check.gt(0)),
             "frames": count,
             "samples": count,
@@ -105,9 +116,7 @@ def _read_parquet(path: Path, command: str) -> pd.DataFrame:
 def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, command: str) -> pd.DataFrame:
     from pandera.errors import SchemaError, SchemaErrors
 
-    missing = [name for name in schema.columns if name not in table]
-    if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")
+    _demand_columns(table, schema.columns, path)
     try:
         validated: pd.DataFrame = schema.validate(table, lazy=True)
     except (SchemaError, SchemaErrors) as error:
@@ -115,3 +124,9 @@ def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, comm
         lines = [f"{row.column}: {row.check}, found {row.failure_case!r}" for row in cases.head(5).itertuples()]
         raise UserError(f"{path}: not as expected ({'; '.join(lines)}). Make it again: {command} --force") from None
     return validated
+
+
+def _demand_columns(table: pd.DataFrame, names: Iterable[str], path: Path) -> None:
+    missing = [name for name in names if name not in table]
+    if missing:
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")

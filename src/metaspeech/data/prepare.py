@@ -21,13 +21,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 import metaspeech
 from metaspeech.config import Prepare
 from metaspeech.data.chunks import Chunk, process, write_table
-from metaspeech.data.manifest import CORPUS_COLUMNS, MANIFEST_COLUMNS, REJECTED_COLUMNS, check_manifest, read_corpus
-from metaspeech.data.shards import Shard, finished_shards, write_shard
+from metaspeech.data.manifest import MANIFEST_COLUMNS, REJECTED_COLUMNS, check_manifest, read_corpus
+from metaspeech.data.shards import Shard, finished_shards, join_tables, write_shard
+from metaspeech.data.store import describe
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
@@ -191,18 +194,17 @@ def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, 
 def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: Prepare) -> Summary:
     """Checks what was left out, then puts the result in place of an earlier one, store.json last."""
     done = finished_shards(work)
-    tables = [pd.read_parquet(shard.table_path) for shard in done]
-    table = pd.concat(tables, ignore_index=True) if tables else refused.iloc[:0]
-    rejected = pd.concat([refused, table[table["reason"] != ""]]).assign(stage="prepare")
-    rejected = rejected.sort_values(["utt_id", "path"])[REJECTED_COLUMNS]
-    kept = table[table["reason"] == ""].sort_values("utt_id", ignore_index=True)
+    table = join_tables([shard.table_path for shard in done]) if done else pa.table({"reason": []})
+    is_kept = pc.equal(table["reason"], "")
+    rejected = pd.concat([refused, table.filter(pc.invert(is_kept)).to_pandas()])
+    rejected = rejected.assign(stage="prepare").sort_values(["utt_id", "path"])[REJECTED_COLUMNS]
     counts = Counter(reason.partition(":")[0] for reason in rejected["reason"])
-    _check_share(rejected, len(kept), counts, work, corpus, config)
+    _check_share(rejected, len(table) + len(refused), counts, work, corpus, config)
 
-    extras = [name for name in kept if name not in {*MANIFEST_COLUMNS, *CORPUS_COLUMNS, "reason", "limited"}]
-    manifest = kept[MANIFEST_COLUMNS + extras]
+    kept = table.filter(is_kept).sort_by("utt_id")
+    extras = [name for name in kept.column_names if name not in {*MANIFEST_COLUMNS, "path", "reason", "limited"}]
+    manifest = kept.select(MANIFEST_COLUMNS + extras)
     check_manifest(manifest, out / "manifest.parquet")
-    index = _index(done, config)
     (out / "store.json").unlink(missing_ok=True)
     for stale in [*out.glob("mel-*.npy"), *out.glob("audio-*.npy")]:
         stale.unlink()
@@ -210,24 +212,24 @@ def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config:
         os.replace(shard.mel_path, out / shard.mel_path.name)
         os.replace(shard.audio_path, out / shard.audio_path.name)
     write_table(manifest, out / "manifest.parquet")
+    index = {**_index(done, config), "manifest": describe(out / "manifest.parquet")}
     _write_csv(pd.concat([_rejected_before(corpus), rejected]), out / "rejected.csv")
     with replacing(out / "store.json") as temporary:
         temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     shutil.rmtree(work)
     return Summary(
         utterances=len(kept),
-        speakers=int(kept["speaker"].nunique()),
-        hours=float(kept["seconds"].sum() / 3600),
-        limited=int(kept["limited"].sum()),
+        speakers=len(pc.unique(kept["speaker"])),
+        hours=pc.sum(kept["seconds"]).as_py() / 3600,
+        limited=pc.sum(kept["limited"]).as_py(),
         rejected=dict(sorted(counts.items())),
     )
 
 
 def _check_share(
-    rejected: pd.DataFrame, kept: int, counts: Counter[str], work: Path, corpus: Path, config: Prepare
+    rejected: pd.DataFrame, total: int, counts: Counter[str], work: Path, corpus: Path, config: Prepare
 ) -> None:
-    total = len(rejected) + kept
-    if total and kept and len(rejected) <= config.max_rejected * total:
+    if len(rejected) < total and len(rejected) <= config.max_rejected * total:
         return
     _write_csv(rejected, work / "rejected.csv")
     lines = []

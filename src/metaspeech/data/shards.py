@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from metaspeech.data.chunks import Chunk, write_table
-from metaspeech.data.store import sha256
+from metaspeech.data.store import describe
 from metaspeech.files import replacing
 
 
@@ -63,16 +64,21 @@ def finished_shards(work: Path) -> list[Shard]:
     return shards
 
 
+def join_tables(paths: Sequence[Path]) -> pa.Table:
+    """Tables below one another. A column that is empty in one of them may have any type in another."""
+    return pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive")
+
+
 def write_shard(shard: Shard, chunks: Sequence[Chunk], n_mels: int) -> None:
     """Joins chunks to a shard and deletes their files. One chunk at a time is in memory."""
-    tables = [pd.read_parquet(chunk.table_path) for chunk in chunks]
-    table = pd.concat(tables, ignore_index=True)
-    ends = {name: table[name].to_numpy(np.int64).cumsum() for name in ("frames", "samples")}
+    table = join_tables([chunk.table_path for chunk in chunks])
+    lengths = {name: table[name].to_numpy().astype(np.int64) for name in ("frames", "samples")}
+    ends = {name: length.cumsum() for name, length in lengths.items()}
     totals = {name: int(end[-1]) for name, end in ends.items()}
-    table = table.assign(
-        shard=np.int32(shard.number),
-        frame_start=ends["frames"] - table["frames"],
-        sample_start=ends["samples"] - table["samples"],
+    table = (
+        table.append_column("shard", pa.array(np.full(len(table), shard.number, np.int32)))
+        .append_column("frame_start", pa.array(ends["frames"] - lengths["frames"]))
+        .append_column("sample_start", pa.array(ends["samples"] - lengths["samples"]))
     )
     sums = [_arrays(chunk, "sum", "square") for chunk in chunks]
     info = {
@@ -97,13 +103,12 @@ def _join(
     path: Path, name: str, chunks: Sequence[Chunk], shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> dict[str, str | int]:
     """Writes the chunks' arrays after one another as one .npy and describes the file."""
-    with replacing(path) as temporary:
-        with temporary.open("wb") as file:
-            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-            np.lib.format.write_array_header_1_0(file, header)
-            for array in _each(chunks, name):
-                file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
-        return {"file": path.name, "bytes": temporary.stat().st_size, "sha256": sha256(temporary)}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for array in _each(chunks, name):
+            file.write(np.ascontiguousarray(array).view(np.uint8).data if array.size else b"")
+    return describe(path)
 
 
 def _each(chunks: Sequence[Chunk], name: str) -> Iterator[np.ndarray]:

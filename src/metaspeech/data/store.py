@@ -49,6 +49,7 @@ class Store:
             self.mel_mean = np.array(index["mel_mean"], dtype=np.float32)
             self.mel_std = np.array(index["mel_std"], dtype=np.float32)
             self._shards: list[dict[str, dict[str, Any]]] = index["shards"]
+            self._files = [index["manifest"], *(entry for shard in self._shards for entry in shard.values())]
             self._check_sizes()
         except (KeyError, TypeError) as error:
             raise UserError(f"{self.folder / 'store.json'}: entry {error} is missing or malformed. {_AGAIN}") from None
@@ -59,8 +60,6 @@ class Store:
         self._places = table[list(columns)].to_numpy(np.int64)
         self._tokens = table["tokens"].to_numpy()
         self._opened: dict[tuple[int, str], np.ndarray] = {}
-        if len(table) and int(self._places[:, 0].max()) >= len(self._shards):
-            raise UserError(f"{self.folder}: manifest.parquet and store.json are of different runs. {_AGAIN}")
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the memory maps, which another process opens for itself."""
@@ -110,11 +109,10 @@ class Store:
 
     def verify(self) -> None:
         """Reads every shard. Raises UserError when one has other bytes than were written."""
-        for shard in self._shards:
-            for entry in shard.values():
-                path = self.folder / entry["file"]
-                if sha256(path) != entry["sha256"]:
-                    raise UserError(f"{path}: corrupt shard, its checksum is not the one in store.json. {_AGAIN}")
+        for entry in self._files:
+            path = self.folder / entry["file"]
+            if _sha256(path) != entry["sha256"]:
+                raise UserError(f"{path}: corrupt shard, its checksum is not the one in store.json. {_AGAIN}")
 
     def _read_index(self) -> dict[str, Any]:
         path = self.folder / "store.json"
@@ -129,13 +127,12 @@ class Store:
         return index
 
     def _check_sizes(self) -> None:
-        for shard in self._shards:
-            for entry in shard.values():
-                path = self.folder / entry["file"]
-                found = path.stat().st_size if path.is_file() else None
-                if found != entry["bytes"]:
-                    state = "missing" if found is None else f"corrupt: {found} bytes"
-                    raise UserError(f"{path}: shard is {state}, expected {entry['bytes']} bytes. {_AGAIN}")
+        for entry in self._files:
+            path = self.folder / entry["file"]
+            found = path.stat().st_size if path.is_file() else None
+            if found != entry["bytes"]:
+                state = "missing" if found is None else f"corrupt, {found} bytes"
+                raise UserError(f"{path}: {state}, where store.json says {entry['bytes']} bytes. {_AGAIN}")
 
     def _row(self, utt_id: str) -> int:
         try:
@@ -160,7 +157,11 @@ class Store:
         return self._opened[shard, kind]
 
 
-def sha256(path: Path) -> str:
-    """The hex digest of a file's bytes."""
+def describe(path: Path) -> dict[str, str | int]:
+    """How store.json knows a file: its name, bytes and sha256."""
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
