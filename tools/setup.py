@@ -101,7 +101,7 @@ def install(root: Path, venv: Path, own_torch: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(lines) + "\n")
-        pip = [python, "-m", "pip", "install", "--quiet", "--constraint", constraints]
+        pip = [python, "-m", "pip", "install", "-qq", "--constraint", constraints]
         print("setup: installing packages; the first time takes some minutes", flush=True)
         if subprocess.run([*pip, "--editable", f"{root}[dev]"], cwd=root).returncode:
             version = ".".join(map(str, sys.version_info[:2]))
