@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from metaspeech.evaluation.statistics import cluster_bootstrap, holm, sign_flip_test
+from metaspeech.evaluation.statistics import cluster_bootstrap, holm, sign_flip_test, smallest_p
 
 NUMBERS = st.floats(-100, 100, allow_nan=False)
 
@@ -99,3 +99,8 @@ def test_holm_by_hand() -> None:
     assert (adjusted[0], adjusted[2]) == (1.0, 1.0)
     assert math.isnan(adjusted[1])
     assert holm([]) == []
+
+
+@pytest.mark.parametrize("speakers", [1, 2, 5, 9])
+def test_smallest_p_is_that_of_differences_of_one_sign(speakers: int) -> None:
+    assert smallest_p(speakers) == sign_flip_test(np.arange(1.0, speakers + 1))

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaspeech.evaluation.style import INK, MUTED, RULE, colours, label, markers, number
+from metaspeech.evaluation.style import INK, MUTED, RULE, colours, label, markers
 from metaspeech.evaluation.summary import BASELINE, Summary
 
 WIDTH, HEIGHT = 4.6, 3.3  # inches
@@ -82,7 +82,7 @@ def paired_differences(summary: Summary, speakers: pd.DataFrame, model: str, met
     for place, name in enumerate(algorithms):
         differences = np.sort((wide[name] - wide[BASELINE]).dropna().to_numpy())
         offsets = np.where(np.arange(len(differences)) % 2, 0.09, -0.09)  # neighbours stay apart
-        axes.scatter(differences, place + offsets, s=22, color=colour[name], alpha=0.45, linewidths=0)
+        axes.scatter(differences, place + offsets, s=22, color=colour[name], alpha=0.6, linewidths=0)
         mean, low, high = chosen.loc[name, ["difference", "low", "high"]].astype(float)
         axes.plot([low, high], [place, place], color=INK, linewidth=1.6)
         axes.plot([mean], [place], color=INK, marker="|", markersize=11, markeredgewidth=1.6)
@@ -114,7 +114,7 @@ def panel_grid(
     """
     figure = Figure(figsize=(2.0 * len(titles) + 1.0, 1.25 * len(rows) + 0.5), layout="constrained")
     figure.patch.set_alpha(0)
-    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False, gridspec_kw={"wspace": 0.05, "hspace": 0.05})
     low = min((float(array.min()) for array in arrays.values()), default=0.0)
     high = max((float(array.max()) for array in arrays.values()), default=1.0)
     longest = max((len(array) for array in arrays.values()), default=1)
@@ -144,7 +144,7 @@ def panel_grid(
             axes.set_xlim(0, longest * (seconds or 1))
             if seconds and row == len(rows) - 1:
                 axes.tick_params(bottom=True, labelbottom=True, colors=MUTED, labelsize=7)
-                axes.set_xlabel(f"seconds (to {number(longest * seconds)})", fontsize=7, color=MUTED)
+                axes.set_xlabel("seconds", fontsize=7, color=MUTED)
     return figure
 
 

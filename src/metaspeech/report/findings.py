@@ -121,10 +121,11 @@ def _evidence_sentence(view: _View, metric: str, compared: pd.DataFrame) -> str:
     best, baseline = compared.iloc[0], label(BASELINE).lower()
     name = best["algorithm"]
     ours, theirs = number(view.mean(metric, name)), number(view.mean(metric, BASELINE))
-    text = f"{NAMES[metric].capitalize()}: {label(name)} {ours}, {baseline} {theirs}; difference {_evidence(best)}"
-    text += (
-        "." if best["ahead"] or best["behind"] else ", which chance alone could give. Of the others none does better."
+    rank = f" (the best of {len(compared)})" if len(compared) > 1 else ""
+    text = (
+        f"{NAMES[metric].capitalize()}: {label(name)}{rank} {ours}, {baseline} {theirs}; difference {_evidence(best)}"
     )
+    text += "." if best["ahead"] or best["behind"] else ", which chance alone could give."
     others = compared.iloc[1:]
     text += _others(others[others["ahead"]], f"also ahead of {baseline}")
     return text + _others(others[others["behind"]], f"behind {baseline}")
