@@ -78,6 +78,7 @@ def test_nothing_is_done_when_nothing_changed(project, monkeypatch):
     monkeypatch.setattr(setup_tool, "make_venv", make)
     monkeypatch.setattr(setup_tool, "install", lambda *arguments: installed.append(arguments))
     monkeypatch.setattr(setup_tool, "mend_torchaudio", lambda python: None)
+    monkeypatch.setattr(setup_tool, "migrate", lambda root, python: None)
     started = time.monotonic()
     assert setup_tool.set_up(project, venv, own_torch=False)
     assert not setup_tool.set_up(project, venv, own_torch=False)

@@ -18,7 +18,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 OLDEST = (3, 11)
-MIGRATE = "from mlflow.cli import cli; cli(['db', 'upgrade', 'sqlite:///mlflow.db'])"
+MIGRATE = """
+from mlflow.cli import cli
+from mlflow.tracking import MlflowClient
+cli(["db", "upgrade", "sqlite:///mlflow.db"], standalone_mode=False)
+MlflowClient("sqlite:///mlflow.db").search_experiments()
+"""
 LOADS = """
 import sys, torch
 try:
@@ -59,7 +64,7 @@ def set_up(root: Path, venv: Path, own_torch: bool) -> bool:
         mend_torchaudio(venv / "bin" / "python")
         stamp.write_text(wanted)
         print(f"setup: {venv} is ready ({time.monotonic() - started:.0f} s)")
-    if not (root / "mlflow.db").exists() and not os.environ.get("MLFLOW_TRACKING_URI"):
+    if fresh or not (root / "mlflow.db").exists():
         migrate(root, venv / "bin" / "python")
     return fresh
 
