@@ -380,8 +380,8 @@ def test_a_manifest_that_breaks_the_schema_is_refused(prepared: tuple[pd.DataFra
     path = tmp_path / "manifest.parquet"
     check_manifest(table, path)
     for broken, message in (
-        (table.sort_by([("utt_id", "descending")]), "sorted_by_utt_id"),
-        (pa.concat_tables([table.slice(0, 1), table]), "utt_id"),
+        (table.sort_by([("utt_id", "descending")]), "utt_id: not sorted"),
+        (pa.concat_tables([table.slice(0, 1), table]), "not unique"),
         (
             table.set_column(table.column_names.index("frames"), "frames", pa.array([0] * len(table), pa.int32())),
             "frames",

@@ -31,6 +31,7 @@ MANIFEST_COLUMNS = [
     "frame_start",
     "sample_start",
 ]
+_ROWS = 10_000  # validated at a time
 REJECTED_COLUMNS = ["utt_id", "speaker", "path", "stage", "reason"]
 
 
@@ -59,16 +60,23 @@ def read_manifest(path: Path) -> pd.DataFrame:
         UserError: the file is absent or no parquet, or lacks a column.
     """
     table = _read_parquet(path, "dvc repro prepare")
-    _demand_columns(table, MANIFEST_COLUMNS, path)
+    _demand_columns(table.columns, MANIFEST_COLUMNS, path)
     return table
 
 
 def check_manifest(table: pyarrow.Table, path: Path) -> None:
     """Raises UserError when the table, which is to be written to ``path``, is not as a manifest must be."""
+    _demand_columns(table.column_names, MANIFEST_COLUMNS, path)
     tokens = table["tokens"]
     if not len(table) or pc.min(pc.list_value_length(tokens)).as_py() < 2:
         raise UserError(f"{path}: tokens: an utterance without symbols. Make it again: dvc repro --force prepare")
-    _validated(table.drop_columns("tokens").to_pandas(), _manifest_schema(), path, "dvc repro prepare")
+    names = table["utt_id"]
+    if not pc.all(pc.less(names.slice(0, len(names) - 1), names.slice(1))).as_py():
+        raise UserError(f"{path}: utt_id: not sorted, or not unique. Make it again: dvc repro --force prepare")
+    schema = _manifest_schema()
+    for start in range(0, len(table), _ROWS):
+        part = table.slice(start, _ROWS).drop_columns("tokens").to_pandas()
+        _validated(part, schema, path, "dvc repro prepare")
 
 
 def _corpus_schema() -> pa.DataFrameSchema:
@@ -89,7 +97,7 @@ def _manifest_schema() -> pa.DataFrameSchema:
     offset = pa.Column("int64", pa.Check.ge(0))
     return pa.DataFrameSchema(
         {
-            "utt_id": pa.Column(str, pa.Check.str_length(min_value=1), unique=True),
+            "utt_id": name,
             "speaker": name,
             "text": name,
             "seconds": pa.Column(float, pa.Check.gt(0)),
@@ -98,8 +106,7 @@ def _manifest_schema() -> pa.DataFrameSchema:
             "shard": pa.Column("int32", pa.Check.ge(0)),
             "frame_start": offset,
             "sample_start": offset,
-        },
-        checks=pa.Check(lambda table: table["utt_id"].is_monotonic_increasing, name="sorted_by_utt_id"),
+        }
     )
 
 
@@ -116,7 +123,7 @@ def _read_parquet(path: Path, command: str) -> pd.DataFrame:
 def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, command: str) -> pd.DataFrame:
     from pandera.errors import SchemaError, SchemaErrors
 
-    _demand_columns(table, schema.columns, path)
+    _demand_columns(table.columns, schema.columns, path)
     try:
         validated: pd.DataFrame = schema.validate(table, lazy=True)
     except (SchemaError, SchemaErrors) as error:
@@ -126,7 +133,8 @@ def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, comm
     return validated
 
 
-def _demand_columns(table: pd.DataFrame, names: Iterable[str], path: Path) -> None:
-    missing = [name for name in names if name not in table]
+def _demand_columns(present: Iterable[str], wanted: Iterable[str], path: Path) -> None:
+    present = list(present)
+    missing = [name for name in wanted if name not in present]
     if missing:
-        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(map(str, table.columns))}")
+        raise UserError(f"{path}: column {', '.join(missing)} is missing; it has {', '.join(present)}")

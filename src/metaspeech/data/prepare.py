@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from tqdm import tqdm
 
 import metaspeech
@@ -82,6 +83,7 @@ def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = Tr
         UserError: the corpus is not as expected, more utterances than ``max_rejected`` had to be left out, or the disk
             is full. Earlier results stay as they were.
     """
+    pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps several times what is in use
     table = read_corpus(corpus / "corpus.parquet")
     root = corpus_root(corpus)
     usable, refused = _screen(table)
@@ -194,14 +196,10 @@ def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, 
 def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: Prepare) -> Summary:
     """Checks what was left out, then puts the result in place of an earlier one, store.json last."""
     done = finished_shards(work)
-    table = join_tables([shard.table_path for shard in done]) if done else pa.table({"reason": []})
-    is_kept = pc.equal(table["reason"], "")
-    rejected = pd.concat([refused, table.filter(pc.invert(is_kept)).to_pandas()])
-    rejected = rejected.assign(stage="prepare").sort_values(["utt_id", "path"])[REJECTED_COLUMNS]
+    kept, rejected = _sort_out(done, refused)
     counts = Counter(reason.partition(":")[0] for reason in rejected["reason"])
-    _check_share(rejected, len(table) + len(refused), counts, work, corpus, config)
+    _check_share(rejected, len(kept), counts, work, corpus, config)
 
-    kept = table.filter(is_kept).sort_by("utt_id")
     extras = [name for name in kept.column_names if name not in {*MANIFEST_COLUMNS, "path", "reason", "limited"}]
     manifest = kept.select(MANIFEST_COLUMNS + extras)
     check_manifest(manifest, out / "manifest.parquet")
@@ -226,10 +224,23 @@ def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config:
     )
 
 
+def _sort_out(done: list[Shard], refused: pd.DataFrame) -> tuple[pa.Table, pd.DataFrame]:
+    """The rows kept, in the order of utt_id, and those left out, which include ``refused``."""
+    kept, left_out = [], [refused]
+    for shard in done:
+        table = pq.read_table(shard.table_path)
+        is_kept = pc.equal(table["reason"], "")
+        kept.append(table.filter(is_kept))
+        left_out.append(table.filter(pc.invert(is_kept)).to_pandas())
+    rejected = pd.concat(left_out).assign(stage="prepare").sort_values(["utt_id", "path"])[REJECTED_COLUMNS]
+    return (join_tables(kept).sort_by("utt_id") if kept else pa.table({})), rejected
+
+
 def _check_share(
-    rejected: pd.DataFrame, total: int, counts: Counter[str], work: Path, corpus: Path, config: Prepare
+    rejected: pd.DataFrame, kept: int, counts: Counter[str], work: Path, corpus: Path, config: Prepare
 ) -> None:
-    if len(rejected) < total and len(rejected) <= config.max_rejected * total:
+    total = len(rejected) + kept
+    if kept and len(rejected) <= config.max_rejected * total:
         return
     _write_csv(rejected, work / "rejected.csv")
     lines = []

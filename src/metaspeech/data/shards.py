@@ -64,14 +64,14 @@ def finished_shards(work: Path) -> list[Shard]:
     return shards
 
 
-def join_tables(paths: Sequence[Path]) -> pa.Table:
+def join_tables(tables: Sequence[pa.Table]) -> pa.Table:
     """Tables below one another. A column that is empty in one of them may have any type in another."""
-    return pa.concat_tables([pq.read_table(path) for path in paths], promote_options="permissive")
+    return pa.concat_tables(tables, promote_options="permissive")
 
 
 def write_shard(shard: Shard, chunks: Sequence[Chunk], n_mels: int) -> None:
     """Joins chunks to a shard and deletes their files. One chunk at a time is in memory."""
-    table = join_tables([chunk.table_path for chunk in chunks])
+    table = join_tables([pq.read_table(chunk.table_path) for chunk in chunks])
     lengths = {name: table[name].to_numpy().astype(np.int64) for name in ("frames", "samples")}
     ends = {name: length.cumsum() for name, length in lengths.items()}
     totals = {name: int(end[-1]) for name, end in ends.items()}
