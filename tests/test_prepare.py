@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,7 @@ import pytest
 import soundfile
 
 from metaspeech.config import Prepare
-from metaspeech.data import chunks, prepare, shards
+from metaspeech.data import chunks, prepare, publish, shards
 from metaspeech.data.manifest import check_manifest, read_corpus
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.store import Store
@@ -29,7 +30,7 @@ from tests.speech import save_corpus, syllables, write_corpus
 ONE = Prepare(workers=1)
 
 
-def run(corpus: Path, out: Path, config: Prepare = ONE) -> prepare.Summary:
+def run(corpus: Path, out: Path, config: Prepare = ONE) -> publish.Summary:
     return prepare_corpus(corpus, out, config, progress=False)
 
 
@@ -295,7 +296,10 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Path, mo
     Store(tmp_path / "out").verify()
 
 
-def test_a_full_disk_is_said_and_keeps_earlier_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("module", "step"), [(shards, "_join"), (publish, "write_table"), (publish, "_index")])
+def test_a_full_disk_is_said_and_keeps_earlier_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
+) -> None:
     write_corpus(tmp_path / "corpus")
     run(tmp_path / "corpus", tmp_path / "out")
     before = content(tmp_path / "out")
@@ -304,13 +308,36 @@ def test_a_full_disk_is_said_and_keeps_earlier_results(tmp_path: Path, monkeypat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(shards, "_join", full)
+        patched.setattr(module, step, full)
         with pytest.raises(UserError, match="no space left on the disk") as caught:
             run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, n_mels=40))
     assert str(tmp_path / "out") in str(caught.value)
     assert {name: data for name, data in content(tmp_path / "out").items() if ".work" not in name} == before
     run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, n_mels=40))
     assert Store(tmp_path / "out").features().n_mels == 40
+
+
+def test_an_interruption_while_replacing_is_mended_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_corpus(tmp_path / "corpus")
+    run(tmp_path / "corpus", tmp_path / "out")
+    finished = content(tmp_path / "out")
+    replace = os.replace
+
+    def interrupted(source: Path, target: Path) -> None:
+        if Path(target) == tmp_path / "out" / "manifest.parquet":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(publish.os, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "corpus", tmp_path / "out")
+    with pytest.raises(UserError, match=r"store\.json"):
+        Store(tmp_path / "out")
+    run(tmp_path / "corpus", tmp_path / "out")
+    assert content(tmp_path / "out") == finished
 
 
 def damaged(prepared: tuple[pd.DataFrame, Path], tmp_path: Path) -> Path:

@@ -10,35 +10,27 @@ import errno
 import hashlib
 import json
 import math
-import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from tqdm import tqdm
 
 import metaspeech
 from metaspeech.config import Prepare
-from metaspeech.data.chunks import Chunk, process, write_table
-from metaspeech.data.manifest import MANIFEST_COLUMNS, REJECTED_COLUMNS, check_manifest, read_corpus
-from metaspeech.data.shards import Shard, finished_shards, join_tables, write_shard
-from metaspeech.data.store import describe
+from metaspeech.data.chunks import Chunk, process
+from metaspeech.data.manifest import read_corpus
+from metaspeech.data.publish import Summary, publish
+from metaspeech.data.shards import Shard, finished_shards, write_shard
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
-from metaspeech.text.frontend import Frontend
 
 CHUNK = 128  # utterances: what a process holds in memory, and what an interruption loses
-_NOT_FEATURES = ("workers", "max_rejected", "shard_mb")
 _MEGABYTE = 1 << 20
 _CHUNKS_A_WORKER = 4  # at least: starting a process takes as long as a few chunks
 _CODE = (  # what decides the result besides settings and corpus
@@ -51,23 +43,6 @@ _CODE = (  # what decides the result besides settings and corpus
     "text/frontend.py",
     "text/normalise.py",
 )
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What came of a corpus.
-
-    Attributes:
-        utterances, speakers, hours: of what was kept.
-        limited: utterances less loud than asked for, because a peak would have clipped.
-        rejected: left out here, by reason.
-    """
-
-    utterances: int
-    speakers: int
-    hours: float
-    limited: int
-    rejected: dict[str, int]
 
 
 def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = True) -> Summary:
@@ -90,7 +65,7 @@ def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = Tr
     work = _work_folder(out, _fingerprint(usable, root, config))
     try:
         _process_all(usable, root, work, config, progress)
-        return _publish(work, out, corpus, refused, config)
+        return publish(work, out, corpus, refused, config)
     except BrokenProcessPool:
         raise UserError(
             "prepare: a worker process was killed, most often for want of memory. What is finished is kept: set "
@@ -191,94 +166,3 @@ def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, 
                 waiting, number, size = [], number + 1, 0
         if waiting:
             write_shard(Shard(number, work), waiting, config.n_mels)
-
-
-def _publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: Prepare) -> Summary:
-    """Checks what was left out, then puts the result in place of an earlier one, store.json last."""
-    done = finished_shards(work)
-    kept, rejected = _sort_out(done, refused)
-    counts = Counter(reason.partition(":")[0] for reason in rejected["reason"])
-    _check_share(rejected, len(kept), counts, work, corpus, config)
-
-    extras = [name for name in kept.column_names if name not in {*MANIFEST_COLUMNS, "path", "reason", "limited"}]
-    manifest = kept.select(MANIFEST_COLUMNS + extras)
-    check_manifest(manifest, out / "manifest.parquet")
-    (out / "store.json").unlink(missing_ok=True)
-    for stale in [*out.glob("mel-*.npy"), *out.glob("audio-*.npy")]:
-        stale.unlink()
-    for shard in done:
-        os.replace(shard.mel_path, out / shard.mel_path.name)
-        os.replace(shard.audio_path, out / shard.audio_path.name)
-    write_table(manifest, out / "manifest.parquet")
-    index = {**_index(done, config), "manifest": describe(out / "manifest.parquet")}
-    _write_csv(pd.concat([_rejected_before(corpus), rejected]), out / "rejected.csv")
-    with replacing(out / "store.json") as temporary:
-        temporary.write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    shutil.rmtree(work)
-    return Summary(
-        utterances=len(kept),
-        speakers=len(pc.unique(kept["speaker"])),
-        hours=pc.sum(kept["seconds"]).as_py() / 3600,
-        limited=pc.sum(kept["limited"]).as_py(),
-        rejected=dict(sorted(counts.items())),
-    )
-
-
-def _sort_out(done: list[Shard], refused: pd.DataFrame) -> tuple[pa.Table, pd.DataFrame]:
-    """The rows kept, in the order of utt_id, and those left out, which include ``refused``."""
-    kept, left_out = [], [refused]
-    for shard in done:
-        table = pq.read_table(shard.table_path)
-        is_kept = pc.equal(table["reason"], "")
-        kept.append(table.filter(is_kept))
-        left_out.append(table.filter(pc.invert(is_kept)).to_pandas())
-    rejected = pd.concat(left_out).assign(stage="prepare").sort_values(["utt_id", "path"])[REJECTED_COLUMNS]
-    return (join_tables(kept).sort_by("utt_id") if kept else pa.table({})), rejected
-
-
-def _check_share(
-    rejected: pd.DataFrame, kept: int, counts: Counter[str], work: Path, corpus: Path, config: Prepare
-) -> None:
-    total = len(rejected) + kept
-    if kept and len(rejected) <= config.max_rejected * total:
-        return
-    _write_csv(rejected, work / "rejected.csv")
-    lines = []
-    for category, count in counts.most_common():
-        example = next(row for row in rejected.itertuples() if str(row.reason).startswith(category))
-        lines.append(f"  {count} x {category}, for example {example.utt_id} ({example.path}): {example.reason}")
-    raise UserError(
-        f"{corpus / 'corpus.parquet'}: {len(rejected)} of {total} utterances had to be left out, more than the "
-        f"share of {config.max_rejected:g} that prepare.max_rejected allows\n"
-        + "\n".join(lines)
-        + f"\nAll of them are listed in {work / 'rejected.csv'}. Put the recordings right, or change the setting."
-    )
-
-
-def _index(done: list[Shard], config: Prepare) -> dict[str, Any]:
-    """The content of store.json."""
-    infos = [shard.info() for shard in done]
-    frames = sum(info["frames"] for info in infos)
-    mean = np.sum([info["sum"] for info in infos], axis=0) / frames
-    square = np.sum([info["square"] for info in infos], axis=0) / frames
-    deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band without energy has none
-    return {
-        "settings": {name: value for name, value in asdict(config).items() if name not in _NOT_FEATURES},
-        "symbols": Frontend(config.text).symbols,
-        "mel_mean": mean.tolist(),
-        "mel_std": deviation.tolist(),
-        "shards": [info["files"] for info in infos],
-    }
-
-
-def _rejected_before(corpus: Path) -> pd.DataFrame:
-    """What the corpus stage left out."""
-    path = corpus / "rejected.csv"
-    if not path.is_file():
-        return pd.DataFrame(columns=REJECTED_COLUMNS, dtype="str")
-    return pd.read_csv(path, dtype="str", keep_default_na=False)[REJECTED_COLUMNS]
-
-
-def _write_csv(table: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as temporary:
-        table.to_csv(temporary, index=False)
