@@ -66,7 +66,7 @@ def build(
         )
     info = CorpusInfo(
         source=config.source,
-        root=Path(config.path).joinpath(root.relative_to(config.path)).as_posix(),
+        root=root.as_posix(),
         licence=licence,
         language=language,
         note=note,
@@ -87,7 +87,7 @@ def check(entries: pd.DataFrame, root: Path) -> tuple[pd.DataFrame, pd.DataFrame
     try:
         _schema(root).validate(entries, lazy=True)
     except pa.errors.SchemaErrors as errors:
-        cases = errors.failure_cases.dropna(subset="index").sort_values("schema_context", kind="stable")
+        cases = errors.failure_cases.dropna(subset="index")
         reasons = cases.drop_duplicates("index").set_index("index")["check"]
     else:
         reasons = pd.Series(dtype="str")

@@ -2,7 +2,7 @@
 
 One or two syllables each, spelt regularly where English gives the choice. Verbs are in the past tense, so that a
 subject of either number agrees. The order matters: a vocabulary of n words is the first n of :func:`word_list`, and the
-first 40 hold nearly every phoneme of American English.
+first 40 hold every phoneme of American English.
 """
 
 from __future__ import annotations
