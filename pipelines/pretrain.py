@@ -23,7 +23,7 @@ def pretrain(stage: Stage) -> None:
     held_out = [store.batch(spec.query) for spec in read_episodes(Path("data/episodes/val.parquet"))]
 
     set_up_torch(params)
-    learner = JointLearner(build_model(name, params, store.features()), settings, params.seed)
+    learner = JointLearner(build_model(name, params, store.features()), len(pool), settings, params.seed)
     module = StepModule(episodes.joint(pool, settings.batch_size), settings.steps, settings.checkpoint_every, held_out)
     made_from = [file_digest(Path("data/prepared/store.json")), file_digest(Path("data/episodes/train.parquet"))]
     configuration = fingerprint(asdict(settings), asdict(getattr(params, name)), params.seed, made_from)
@@ -33,7 +33,7 @@ def pretrain(stage: Stage) -> None:
     )
     fit(trainer, learner, module, partial)
 
-    save_model(folder, learner.model, name, params, store.features(), steps=settings.steps, configuration=configuration)
+    save_model(folder, learner.common_start(), name, params, store.features(), steps=settings.steps, configuration=configuration)
     finish(partial)
     stage.metrics({key: float(value) for key, value in trainer.callback_metrics.items()})
 

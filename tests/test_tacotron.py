@@ -147,6 +147,7 @@ def test_synthesis_of_an_utterance_does_not_depend_on_its_neighbours():
 
 def test_synthesis_is_deterministic_given_its_seed_and_leaves_the_mode_alone():
     net = model("small").train()
+    net.decoder.stop.bias.data.fill_(-20.0)
     results = [
         net.synthesize(batch(), seeds=s, max_frames=torch.full((3,), 20)).mels for s in ([1] * 3, [1] * 3, [2] * 3)
     ]
@@ -210,6 +211,19 @@ def test_concatenated_batches_keep_their_content():
     assert both.mels.shape == (4, 40, 80)
     assert torch.equal(both.tokens[3, :12], other.tokens[0])
     assert torch.equal(both.mels[0, :31], one.mels[0])
+
+
+def test_voices_steer_the_model_and_none_is_its_own_voice():
+    net = model("small", dropout=0.0, prenet_dropout=0.0)
+    given = batch()
+    with torch.no_grad():
+        own = float(net(given)[0])
+        assert float(net(given, torch.zeros(3, len(net.voice)))[0]) == pytest.approx(own, rel=1e-6)
+        offset = torch.ones(3, len(net.voice))
+        steered = float(net(given, offset)[0])
+        net.voice += 1.0
+        assert float(net(given)[0]) == pytest.approx(steered, rel=1e-6)
+    assert steered != own
 
 
 def test_loss_is_a_pure_function_of_parameters():

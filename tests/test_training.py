@@ -64,7 +64,11 @@ def learner_and_module(kind, params):
     model = build_model("tacotron", params, FEATURES)
     if kind == "joint":
         settings = params.pretrain
-        return JointLearner(model, settings, params.seed), StepModule(batch, settings.steps, 2, [batch(99)])
+
+        def joint(step):
+            return batch(step), torch.tensor([step % 3, (step + 1) % 3])
+
+        return JointLearner(model, 3, settings, params.seed), StepModule(joint, settings.steps, 2, [batch(99)])
     algorithm = resolve(ALGORITHMS, kind)(InnerLoop(steps=2, rate=0.1, clip=1.0))
     steps = algorithm.outer_steps(params.meta_train)
     module = StepModule(lambda step: [episode(2 * step), episode(2 * step + 1)], steps, 2, [episode(99)])

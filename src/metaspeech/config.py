@@ -46,8 +46,8 @@ class Prepare:
 
     sample_rate: int = ranged(16000, 8000, 48000)
     n_fft: int = ranged(1024, 64, 8192)
-    win: int = ranged(800, 64, 8192)
-    hop: int = ranged(200, 16, 4096)
+    win: int = ranged(1024, 64, 8192)
+    hop: int = ranged(256, 16, 4096)
     n_mels: int = ranged(80, 8, 256)
     fmin: float = ranged(0.0, 0)  # Hz
     fmax: float = ranged(8000.0, 100)  # Hz
@@ -93,9 +93,9 @@ class Tacotron:
 class Pretrain:
     """Joint training over the training speakers: the common start."""
 
-    steps: int = ranged(1000, 1)
-    batch_size: int = ranged(16, 1)
-    rate: float = ranged(1e-3, 1e-8, 10)
+    steps: int = ranged(1500, 1)
+    batch_size: int = ranged(32, 1)
+    rate: float = ranged(2e-3, 1e-8, 10)
     final_rate: float = ranged(1e-4, 0, 10)  # cosine from rate to this
     warmup: int = ranged(50, 0)  # steps
     clip: float = ranged(1.0, 0)  # gradient norm; 0: none
@@ -106,8 +106,8 @@ class Pretrain:
 class Inner:
     """The inner loop in meta-training: plain SGD on the support loss."""
 
-    steps: int = ranged(3, 1, 100)
-    rate: float = ranged(0.2, 1e-6, 100)
+    steps: int = ranged(4, 1, 100)
+    rate: float = ranged(0.15, 1e-6, 100)
     clip: float = ranged(1.0, 0)  # inner gradient norm; 0: none
     adapt_modules: list[str] = ranged(["*"])  # name patterns (fnmatch) of the parameters that adapt
 
@@ -116,9 +116,9 @@ class Inner:
 class MetaTrain:
     """The outer loop. Every algorithm gets the same number of gradient evaluations."""
 
-    gradient_evaluations: int = ranged(480, 2)  # support or query gradients over the whole of meta-training
+    gradient_evaluations: int = ranged(400, 2)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
-    rate: float = ranged(1e-4, 1e-8, 10)  # outer rate (Adam)
+    rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
     reptile_rate: float = ranged(1.0, 1e-6, 10)  # outer rate of Reptile (SGD), annealed to 0
     clip: float = ranged(1.0, 0)
     checkpoint_every: int = ranged(10, 1)  # outer steps
@@ -132,7 +132,7 @@ class Adapt:
 
     shots: list[int] = ranged([5], 1)
     steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
-    rates: list[float] = ranged([0.2], 1e-6, 100)  # the best on the validation tasks is used, each algorithm its own
+    rates: list[float] = ranged([0.1, 0.15, 0.3], 1e-6, 100)  # the best on the validation tasks is used, each algorithm its own
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
 
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from metaspeech.data.batch import Episode, SpeechBatch
 from metaspeech.data.episodes import EpisodeSpec, joint_batch, train_episode
 from metaspeech.data.store import Store
@@ -35,9 +38,17 @@ class EpisodeMaker:
 
         return make
 
-    def joint(self, pool: Mapping[str, Sequence[str]], size: int) -> Callable[[int], SpeechBatch]:
-        """What pretraining step ``i`` trains on: a batch over all speakers."""
-        return lambda step: self.store.batch(joint_batch(pool, size, self.seed, step))
+    def joint(self, pool: Mapping[str, Sequence[str]], size: int) -> Callable[[int], tuple[SpeechBatch, Tensor]]:
+        """What pretraining step ``i`` trains on: a batch over all speakers, and the number of each one's speaker."""
+        numbers = {speaker: number for number, speaker in enumerate(sorted(pool))}
+        speaker_of = self.store.manifest["speaker"]
+
+        def make(step: int) -> tuple[SpeechBatch, Tensor]:
+            utterances = joint_batch(pool, size, self.seed, step)
+            speakers = torch.tensor([numbers[speaker_of[utterance]] for utterance in utterances])
+            return self.store.batch(utterances), speakers
+
+        return make
 
     def _episode(self, spec: EpisodeSpec, item: int | str) -> Episode:
         seed = mixed_seed(self.seed, item)

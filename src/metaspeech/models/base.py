@@ -55,8 +55,17 @@ class SynthesisModel(Protocol):
     def from_params(cls, params: Params, features: FeatureSpec) -> SynthesisModel:
         """Builds the model from its own section of params.yaml. Seed before the call."""
 
-    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Terms]:
-        """The training loss (a scalar) and its named parts, which are detached."""
+    voice: nn.Parameter
+    """(width,) what the model speaks as; adapts like every other parameter. See ``forward``."""
+
+    def forward(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Terms]:
+        """The training loss (a scalar) and its named parts, which are detached.
+
+        Args:
+            batch: utterances.
+            voices: (batch, width) each utterance's offset from ``voice``. Joint training learns one for each training
+                speaker, so that the model need not average over them and learns to be steered by this vector.
+        """
 
     def synthesize(self, batch: SpeechBatch, *, seeds: list[int], max_frames: Tensor) -> Synthesis:
         """Free-running synthesis of the texts in ``batch``; its mels are not read.

@@ -22,8 +22,8 @@ from metaspeech.registry import MODELS, resolve
 WEIGHTS, CARD = "model.safetensors", "model.json"
 
 
-def build_model(name: str, params: Params, features: FeatureSpec) -> nn.Module:
-    """An untrained model. Seed before the call."""
+def build_model(name: str, params: Params, features: FeatureSpec) -> Any:
+    """An untrained model: an ``nn.Module`` that follows ``SynthesisModel``. Seed before the call."""
     model: nn.Module = resolve(MODELS, name).from_params(params, features)
     return model
 

@@ -16,15 +16,23 @@ from metaspeech.models.tacotron.loss import guided_attention_loss, mel_loss, sto
 from metaspeech.models.tacotron.postnet import Postnet
 from metaspeech.models.tacotron.sizes import PRESETS
 
+VOICE_WIDTH = 32
+
 
 class TacotronModel(nn.Module):
-    """Characters to normalised log-mel frames."""
+    """Characters to normalised log-mel frames.
+
+    Who speaks is added to the encoder's output, and so is part of every attention context, as in multi-speaker
+    Tacotrons (Jia et al. 2018, section 2.2) but with a vector that is learned rather than given.
+    """
 
     def __init__(self, config: Tacotron, features: FeatureSpec) -> None:
         super().__init__()
         self.config = config
         sizes = PRESETS[config.preset]
         self.encoder = Encoder(features.symbols, sizes, config.dropout)
+        self.voice = nn.Parameter(torch.zeros(VOICE_WIDTH))
+        self.voice_projection = nn.Linear(VOICE_WIDTH, sizes.encoder, bias=False)
         self.decoder = Decoder(features.n_mels, config.reduction_factor, sizes, config.prenet_dropout, config.dropout)
         self.postnet = Postnet(features.n_mels, sizes, config.dropout)
 
@@ -32,12 +40,13 @@ class TacotronModel(nn.Module):
     def from_params(cls, params: Params, features: FeatureSpec) -> TacotronModel:
         return cls(params.tacotron, features)
 
-    def forward(self, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+    def forward(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Terms]:
         """Teacher-forced training loss and its parts: mel, stop, guided (weighted), focus (mean peak of attention)."""
         config, reduction = self.config, self.config.reduction_factor
         steps = (batch.mel_lengths + reduction - 1) // reduction
         target = functional.pad(batch.mels, (0, 0, 0, -batch.mels.shape[1] % reduction))
-        before, stop_logits, alignments = self._decode(batch, target)
+        memory = self._memory(batch, voices)
+        before, stop_logits, alignments = self.decoder(memory, batch.token_lengths, target)
         mask = length_mask(batch.mel_lengths, target.shape[1])
         after = before + self.postnet(before, mask)
 
@@ -53,10 +62,11 @@ class TacotronModel(nn.Module):
             "mel": mel.detach(), "stop": stop.detach(), "guided": guided.detach(), "focus": focus.detach()
         }  # fmt: skip
 
-    def _decode(self, batch: SpeechBatch, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        memory = self.encoder(batch.tokens, batch.token_lengths)
-        frames, stop_logits, alignments = self.decoder(memory, batch.token_lengths, target)
-        return frames, stop_logits, alignments
+    def _memory(self, batch: SpeechBatch, voices: Tensor | None = None) -> Tensor:
+        """(batch, characters, encoder): what is said, and by whom."""
+        voice = self.voice if voices is None else (self.voice + voices)[:, None]
+        spoken: Tensor = self.encoder(batch.tokens, batch.token_lengths) + self.voice_projection(voice)
+        return spoken
 
     @torch.no_grad()
     def synthesize(self, batch: SpeechBatch, *, seeds: list[int], max_frames: Tensor) -> Synthesis:
@@ -64,7 +74,7 @@ class TacotronModel(nn.Module):
         training = self.training
         self.eval()
         try:
-            memory = self.encoder(batch.tokens, batch.token_lengths)
+            memory = self._memory(batch)
             mels, lengths, alignments, stopped = self.decoder.generate(memory, batch.token_lengths, seeds, max_frames)
             mask = length_mask(lengths, mels.shape[1])
             mels = (mels + self.postnet(mels, mask)) * mask[..., None]

@@ -1,0 +1,150 @@
+"""The pipeline as a user runs it, at toy sizes: from nothing to the report, again, changed, killed and resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow.tracking import MlflowClient
+
+from metaspeech.training.checkpoint import file_digest
+from tools import smoke
+
+META_TRAIN = "models/meta_train/tacotron-maml"
+
+
+def command(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=project, env=smoke.environment(), capture_output=True, text=True, check=False
+    )
+    if check and done.returncode:
+        pytest.fail(f"{' '.join(arguments)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return done
+
+
+def repro(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    return command(project, "dvc", "repro", *arguments, check=check)
+
+
+def stages_run(output: str) -> list[str]:
+    return re.findall(r"Running stage '([^']+)'", output)
+
+
+def set_param(project: Path, assignment: str) -> None:
+    command(project, "pipelines.profile", "apply", "smoke", "--set", assignment)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """A copy of the project in which the whole pipeline has run."""
+    target = tmp_path_factory.mktemp("pipeline") / "project"
+    smoke.copy(target)
+    command(target, "pipelines.profile", "apply", "smoke")
+    done = repro(target)
+    assert stages_run(done.stdout) == [
+        "corpus", "prepare", "episodes", "pretrain@tacotron",
+        "meta_train@tacotron-transfer", "meta_train@tacotron-maml",
+        "adapt@tacotron-transfer", "adapt@tacotron-maml", "evaluate", "report",
+    ] or set(stages_run(done.stdout)) >= {"corpus", "evaluate", "report"}  # fmt: skip
+    return target
+
+
+def test_it_ends_in_a_report_with_audio(project):
+    page = (project / "reports/index.html").read_text(encoding="utf-8")
+    assert page.count("<audio") >= 4
+    assert "tacotron" in page.lower()
+    assert not re.search(r"""(?:src|href)=["']https?://""", page), "the page must not need a network"
+
+
+def test_every_step_and_algorithm_was_measured(project):
+    utterances = pd.read_parquet(project / "results/evaluate/utterances.parquet")
+    measured = utterances[~utterances["algorithm"].isin(["real", "copy"])]
+    assert set(measured["algorithm"]) == {"transfer", "maml"}
+    assert set(measured["step"]) == {0, 1, 2}
+    curves = pd.read_parquet(project / "results/adapt/tacotron-maml/curves.parquet")
+    assert curves["loss"].notna().all()
+    assert set(curves["step"]) == {0, 1, 2}
+
+
+def test_a_second_run_does_nothing(project):
+    done = repro(project)
+    assert stages_run(done.stdout) == []
+    assert "up to date" in done.stdout
+
+
+def test_metrics_plots_and_params_are_dvcs(project):
+    metrics = json.loads(command(project, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
+    assert any("tacotron-maml" in path for path in metrics)
+    command(project, "dvc", "plots", "show", "--json")
+
+
+def test_mlflow_has_one_parent_and_a_child_for_each_stage(project):
+    client = MlflowClient(tracking_uri=f"sqlite:///{project / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("metaspeech")
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(parents) == 1
+    assert {run.data.tags["DVC_STAGE"].split("@")[0] for run in children} >= {
+        "corpus", "prepare", "episodes", "pretrain", "meta_train", "adapt", "evaluate", "report",
+    }  # fmt: skip
+
+
+def test_an_inner_loop_value_reruns_meta_train_and_what_follows(project):
+    set_param(project, "inner.rate=0.05")
+    ran = {name.split("@")[0] for name in stages_run(repro(project).stdout)}
+    assert ran == {"meta_train", "adapt", "evaluate", "report"}
+    set_param(project, "inner.rate=0.2")
+    repro(project)
+
+
+def test_killed_in_meta_train_it_ends_in_the_same_weights(project):
+    """SIGKILL for the whole process group once the first checkpoint is there."""
+    longer = "meta_train.gradient_evaluations=240"
+    set_param(project, longer)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro", "meta_train@tacotron-maml"],
+        cwd=project, env=smoke.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list((project / META_TRAIN).glob("partial-*/last.ckpt")):
+        assert process.poll() is None, "meta_train ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    partial = list((project / META_TRAIN).glob("partial-*/last.ckpt"))
+    assert partial, "the checkpoint of the killed run is the one to resume from"
+    done = repro(project, "meta_train@tacotron-maml")
+    assert "Resuming from" in done.stdout
+    resumed = file_digest(project / META_TRAIN / "model.safetensors")
+
+    undisturbed = repro(project, "--force", "--single-item", "meta_train@tacotron-maml")
+    assert "Resuming from" not in undisturbed.stdout
+    assert file_digest(project / META_TRAIN / "model.safetensors") == resumed
+
+
+def test_a_bad_value_ends_with_one_message_and_leaves_results(project):
+    before = file_digest(project / META_TRAIN / "model.safetensors")
+    params = project / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(text.replace("meta_batch: 2", "meta_bach: 2"), encoding="utf-8")
+    try:
+        done = repro(project, check=False)
+        checked = command(project, "pipelines.check", check=False)
+    finally:
+        params.write_text(text, encoding="utf-8")
+    assert done.returncode != 0
+    assert checked.returncode == 2
+    assert "meta_bach" in checked.stderr
+    assert "meta_batch" in checked.stderr
+    assert "Traceback" not in done.stdout + done.stderr + checked.stderr
+    assert file_digest(project / META_TRAIN / "model.safetensors") == before
