@@ -51,7 +51,7 @@ def test_what_changes_is_shown_and_nothing_else_changes(project):
     assert status == 0
     assert "  corpus.source: espeak -> folder\n" in output
     assert "  corpus.path: assets/espeak_voices.csv -> /my/voices\n" in output
-    assert "  adapt.rates: [0.2] -> [0.1, 1e-05]\n" in output
+    assert f"  adapt.rates: {config.Params().adapt.rates} -> [0.1, 1e-05]\n" in output
     after = (project / "params.yaml").read_text().splitlines()
     changed = [new for old, new in zip(before, after, strict=True) if old != new]
     assert len(changed) == output.count(" -> ")
@@ -73,13 +73,26 @@ def test_an_unknown_profile_names_those_there_are(project):
     assert "There are: default, gpu, real, smoke" in output
 
 
+def test_a_broken_profile_is_one_message(project):
+    (project / "profiles").unlink()
+    (project / "profiles").mkdir()
+    (project / "profiles" / "mine.yaml").write_text("inner:\n  rate: 0.1\n  rate: 0.2\n")
+    status, output = apply("mine")
+    assert status == 2
+    assert "profiles/mine.yaml" in output
+    assert "duplicate key" in output
+
+
 def test_a_broken_params_file_can_be_set_right_again(project):
-    text = (project / "params.yaml").read_text().replace("seed: 1", "seeds: 1").replace("rate: 0.2", "rate: fast", 1)
-    (project / "params.yaml").write_text(text)
+    rate = config.Params().inner.rate
+    text = (project / "params.yaml").read_text()
+    broken = text.replace("seed: 1", "seeds: 1").replace(f"  rate: {rate}", "  rate: fast")
+    assert broken.count("fast") == 1
+    (project / "params.yaml").write_text(broken)
     status, output = apply("default")
     assert status == 0
     assert "seeds: 1 -> (removed)" in output
-    assert "inner.rate: fast -> 0.2" in output
+    assert f"inner.rate: fast -> {rate}" in output
     assert config.load("params.yaml") == config.Params()
 
 

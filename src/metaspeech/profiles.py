@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from ruamel.yaml import YAML
@@ -43,7 +44,7 @@ def settings(profile: Path, assignments: Iterable[str] = ()) -> config.Params:
         # a profile of comments only loads as an empty mapping
         merged = OmegaConf.merge(OmegaConf.load(profile) or {}, OmegaConf.from_dotlist(assignments))
         values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
         raise UserError(f"{source}: {error}") from None
     assert isinstance(merged, DictConfig)
     return config.from_mapping(values, source=source)  # type: ignore[arg-type]
@@ -55,11 +56,11 @@ def apply(params_path: Path, wanted: config.Params) -> list[Change]:
     Raises:
         UserError: the file is no YAML.
     """
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 1000
+    round_trip = YAML()
+    round_trip.preserve_quotes = True
+    round_trip.width = 1000
     try:
-        document = yaml.load(params_path.read_text(encoding="utf-8")) or CommentedMap()
+        document = round_trip.load(params_path.read_text(encoding="utf-8")) or CommentedMap()
     except FileNotFoundError:
         document = CommentedMap()
     except YAMLError as error:
@@ -69,7 +70,7 @@ def apply(params_path: Path, wanted: config.Params) -> list[Change]:
     _close_up_comments(document)
     with replacing(params_path) as temporary:
         with temporary.open("w", encoding="utf-8") as file:
-            yaml.dump(document, file)
+            round_trip.dump(document, file)
         if config.load(temporary) != wanted:
             raise UserError(f"{params_path}: could not be rewritten. Restore it: git checkout {params_path}")
     return changes
