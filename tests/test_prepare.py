@@ -54,7 +54,7 @@ def test_a_store_gives_back_every_utterance(prepared: tuple[pd.DataFrame, Path])
     assert set(store.manifest["gender"]) == {"f"}
     for row in table.itertuples():
         mel, audio = store.mel(row.utt_id), store.audio(row.utt_id)
-        assert mel.shape == (len(audio) // 200 + 1, 80)
+        assert mel.shape == (len(audio) // store.settings["hop"] + 1, 80)
         assert len(audio) / 16000 == pytest.approx(
             0.4 + 0.05 * int(row.utt_id[-1]) + 0.1, abs=0.04
         )  # with both margins
@@ -432,7 +432,7 @@ def test_a_corpus_without_its_root_is_said(tmp_path: Path, text: str | None) -> 
 
 def test_settings_are_stored(prepared: tuple[pd.DataFrame, Path]) -> None:
     settings = Store(prepared[1]).settings
-    assert settings["hop"] == 200
+    assert settings["hop"] == ONE.hop
     assert "workers" not in settings
     assert json.loads((prepared[1] / "store.json").read_text())["symbols"][0] == "<pad>"
 

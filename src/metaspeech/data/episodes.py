@@ -257,4 +257,4 @@ def _read(path: Path, columns: list[str]) -> list[list[Any]]:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Make it: dvc repro episodes") from None
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro --force episodes") from None
+        raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro -sf episodes") from None

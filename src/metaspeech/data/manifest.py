@@ -44,13 +44,13 @@ def read_corpus(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is absent or no parquet, or a column is missing or of the wrong type.
     """
-    table = _read_parquet(path, "dvc repro corpus")
+    table = _read_parquet(path, "corpus")
     for name in ("start", "stop"):
         if name not in table:
             table[name] = float("nan")
     if "text" in table:
         table["text"] = table["text"].fillna("")
-    return _validated(table, _corpus_schema(), path, "dvc repro corpus")
+    return _validated(table, _corpus_schema(), path, "corpus")
 
 
 def read_manifest(path: Path) -> pd.DataFrame:
@@ -59,7 +59,7 @@ def read_manifest(path: Path) -> pd.DataFrame:
     Raises:
         UserError: the file is absent or no parquet, or lacks a column.
     """
-    table = _read_parquet(path, "dvc repro prepare")
+    table = _read_parquet(path, "prepare")
     _demand_columns(table.columns, MANIFEST_COLUMNS, path)
     return table
 
@@ -69,14 +69,14 @@ def check_manifest(table: pyarrow.Table, path: Path) -> None:
     _demand_columns(table.column_names, MANIFEST_COLUMNS, path)
     tokens = table["tokens"]
     if not len(table) or pc.min(pc.list_value_length(tokens)).as_py() < 2:
-        raise UserError(f"{path}: tokens: an utterance without symbols. Make it again: dvc repro --force prepare")
+        raise UserError(f"{path}: tokens: an utterance without symbols. Make it again: dvc repro -sf prepare")
     names = table["utt_id"]
     if not pc.all(pc.less(names.slice(0, len(names) - 1), names.slice(1))).as_py():
-        raise UserError(f"{path}: utt_id: not sorted, or not unique. Make it again: dvc repro --force prepare")
+        raise UserError(f"{path}: utt_id: not sorted, or not unique. Make it again: dvc repro -sf prepare")
     schema = _manifest_schema()
     for start in range(0, len(table), _ROWS):
         part = table.slice(start, _ROWS).drop_columns("tokens").to_pandas()
-        _validated(part, schema, path, "dvc repro prepare")
+        _validated(part, schema, path, "prepare")
 
 
 def _corpus_schema() -> pa.DataFrameSchema:
@@ -110,17 +110,17 @@ def _manifest_schema() -> pa.DataFrameSchema:
     )
 
 
-def _read_parquet(path: Path, command: str) -> pd.DataFrame:
+def _read_parquet(path: Path, stage: str) -> pd.DataFrame:
     if not path.is_file():
-        raise UserError(f"{path}: no such file. Make it: {command}")
+        raise UserError(f"{path}: no such file. Make it: dvc repro {stage}")
     try:
         return pd.read_parquet(path)
     except (OSError, ValueError) as error:  # pyarrow's own errors are of these two kinds
         reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be read as parquet ({reason}). Make it again: {command} --force") from None
+        raise UserError(f"{path}: cannot be read as parquet ({reason}). Make it again: dvc repro -sf {stage}") from None
 
 
-def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, command: str) -> pd.DataFrame:
+def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, stage: str) -> pd.DataFrame:
     from pandera.errors import SchemaError, SchemaErrors
 
     _demand_columns(table.columns, schema.columns, path)
@@ -129,7 +129,7 @@ def _validated(table: pd.DataFrame, schema: pa.DataFrameSchema, path: Path, comm
     except (SchemaError, SchemaErrors) as error:
         cases = error.failure_cases
         lines = [f"{row.column}: {row.check}, found {row.failure_case!r}" for row in cases.head(5).itertuples()]
-        raise UserError(f"{path}: not as expected ({'; '.join(lines)}). Make it again: {command} --force") from None
+        raise UserError(f"{path}: not as expected ({'; '.join(lines)}). Make it again: dvc repro -sf {stage}") from None
     return validated
 
 

@@ -87,12 +87,10 @@ def corpus_root(corpus: Path) -> Path:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Make it: dvc repro corpus") from None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: cannot be read ({error!r}). Make it again: dvc repro --force corpus") from None
+        raise UserError(f"{path}: cannot be read ({error!r}). Make it again: dvc repro -sf corpus") from None
     folder = corpus if root == "." else Path(root)
     if not folder.is_dir():
-        raise UserError(
-            f"{path}: its root {folder} is no folder. Put the recordings back, or: dvc repro --force corpus"
-        )
+        raise UserError(f"{path}: its root {folder} is no folder. Put the recordings back, or: dvc repro -sf corpus")
     return folder
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from metaspeech.models.base import FeatureSpec
 
 AUDIO_SCALE = 32767.0
-_AGAIN = "Make it again: dvc repro --force prepare"
+_AGAIN = "Make it again: dvc repro -sf prepare"
 
 
 class Store:

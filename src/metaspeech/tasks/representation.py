@@ -70,5 +70,5 @@ def read_representation(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file. Make it: dvc repro episodes") from None
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro --force episodes") from None
+        raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro -sf episodes") from None
     return table.assign(vector=table["vector"].map(lambda vector: np.asarray(vector, dtype=np.float32)))
