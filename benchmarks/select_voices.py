@@ -6,7 +6,7 @@ since they are fewer, 48 are chosen so that the largest cosine between the speak
 the search finds. Measuring takes about 15 minutes of CPU and is kept in build/voices.parquet (remove it to measure
 anew).
 
-``--check`` measures the stored list alone, in about a minute, and fails if it breaks the limits below.
+``--check`` measures the stored list alone, in a minute or two, and fails if it breaks the limits below.
 """
 
 from __future__ import annotations

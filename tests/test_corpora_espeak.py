@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -81,6 +82,14 @@ def test_a_voice_sounds_the_same_whoever_speaks_beside_it(built: Path, tmp_path:
     samples, stored_rate = soundfile.read(built / "audio" / f"{voice.speaker}.flac", dtype="int16")
     assert rate == stored_rate
     assert np.array_equal(np.concatenate(alone), samples)
+
+
+def test_breath_noise_does_not_depend_on_the_time_of_day() -> None:
+    """eSpeak NG seeds its noise with the second at which it starts."""
+    first, _ = say("f5", 160, 50, ["good dog"])
+    time.sleep(1.1)
+    again, _ = say("f5", 160, 50, ["good dog"])
+    assert np.array_equal(first[0], again[0])
 
 
 def test_a_second_build_leaves_nothing_of_the_first(tmp_path: Path) -> None:

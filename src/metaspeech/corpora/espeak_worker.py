@@ -37,6 +37,7 @@ def main() -> int:
     if sample_rate <= 0:
         print("eSpeak NG did not start: its data is missing", file=sys.stderr)
         return 1
+    library.espeak_ng_SetRandSeed(ctypes.c_long(1))  # of breath noise; seeded with the time of day otherwise
     spoken = bytearray()
 
     def keep(samples: ctypes._Pointer[ctypes.c_short], count: int, events: int) -> int:
