@@ -33,7 +33,15 @@ def pretrain(stage: Stage) -> None:
     )
     fit(trainer, learner, module, partial)
 
-    save_model(folder, learner.common_start(), name, params, store.features(), steps=settings.steps, configuration=configuration)
+    save_model(
+        folder,
+        learner.common_start(),
+        name,
+        params,
+        store.features(),
+        steps=settings.steps,
+        configuration=configuration,
+    )
     finish(partial)
     stage.metrics({key: float(value) for key, value in trainer.callback_metrics.items()})
 

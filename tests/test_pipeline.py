@@ -23,7 +23,12 @@ META_TRAIN = "models/meta_train/tacotron-maml"
 
 def command(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=project, env=smoke.environment(), capture_output=True, text=True, check=False
+        [sys.executable, "-m", *arguments],
+        cwd=project,
+        env=smoke.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check and done.returncode:
         pytest.fail(f"{' '.join(arguments)} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
@@ -49,11 +54,9 @@ def project(tmp_path_factory) -> Path:
     smoke.copy(target)
     command(target, "pipelines.profile", "apply", "smoke")
     done = repro(target)
-    assert stages_run(done.stdout) == [
-        "corpus", "prepare", "episodes", "pretrain@tacotron",
-        "meta_train@tacotron-transfer", "meta_train@tacotron-maml",
-        "adapt@tacotron-transfer", "adapt@tacotron-maml", "evaluate", "report",
-    ] or set(stages_run(done.stdout)) >= {"corpus", "evaluate", "report"}  # fmt: skip
+    assert {name.split("@")[0] for name in stages_run(done.stdout)} == {
+        "corpus", "prepare", "episodes", "pretrain", "meta_train", "adapt", "evaluate", "report",
+    }  # fmt: skip
     return target
 
 
@@ -112,8 +115,12 @@ def test_killed_in_meta_train_it_ends_in_the_same_weights(project):
     set_param(project, longer)
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "meta_train@tacotron-maml"],
-        cwd=project, env=smoke.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+        cwd=project,
+        env=smoke.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 120
     while not list((project / META_TRAIN).glob("partial-*/last.ckpt")):
         assert process.poll() is None, "meta_train ended before it could be killed"

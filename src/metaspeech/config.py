@@ -132,7 +132,7 @@ class Adapt:
 
     shots: list[int] = ranged([5], 1)
     steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
-    rates: list[float] = ranged([0.1, 0.15, 0.3], 1e-6, 100)  # the best on the validation tasks is used, each algorithm its own
+    rates: list[float] = ranged([0.1, 0.15, 0.3], 1e-6, 100)  # the best on the validation tasks is used
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
 
 

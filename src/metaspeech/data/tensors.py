@@ -29,7 +29,8 @@ class EpisodeMaker:
         self, pool: Mapping[str, Sequence[str]], meta_batch: int, shots: int, queries: int
     ) -> Callable[[int], list[Episode]]:
         """What outer step ``i`` trains on: episodes ``i * meta_batch`` and following."""
-        texts = self.store.manifest["text"].to_dict()
+        manifest = self.store.manifest
+        texts = dict(zip(manifest.index, manifest["text"], strict=True))
 
         def make(step: int) -> list[Episode]:
             indices = range(step * meta_batch, (step + 1) * meta_batch)

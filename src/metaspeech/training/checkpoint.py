@@ -59,7 +59,7 @@ def load_model(folder: Path, params: Params, features: FeatureSpec) -> nn.Module
         weights = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise UserError(f"{folder / WEIGHTS}: cannot be read: {error}. Delete {folder} and run: dvc repro") from None
-    model = build_model(card["model"], params, features)
+    model: nn.Module = build_model(card["model"], params, features)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
