@@ -36,7 +36,7 @@ class Corpus:
     layout: str = ranged("auto", choices=("auto", "metadata", "ljspeech", "vctk"))  # source folder only
     speakers: int = ranged(0, 0)  # at most so many speakers are used; 0: all
     utterances: int = ranged(40, 0)  # espeak: phrases a voice; else at most so many a speaker, 0: all
-    vocabulary: int = ranged(40, 6)  # espeak: words that phrases are made of
+    vocabulary: int = ranged(30, 6)  # espeak: words that phrases are made of
     words_per_phrase: int = ranged(3, 1, 12)  # espeak
 
 
@@ -86,15 +86,15 @@ class Tacotron:
     guided_sigma: float = ranged(0.3, 0.05, 2)
     stop_weight: float = ranged(8.0, 0.1)  # of the positive class of the stop token
     prenet_dropout: float = ranged(0.5, 0, 0.9)
-    dropout: float = ranged(0.1, 0, 0.9)
+    dropout: float = ranged(0.0, 0, 0.9)
 
 
 @dataclass
 class Pretrain:
     """Joint training over the training speakers: the common start."""
 
-    steps: int = ranged(1500, 1)
-    batch_size: int = ranged(32, 1)
+    steps: int = ranged(1800, 1)
+    batch_size: int = ranged(16, 1)
     rate: float = ranged(2e-3, 1e-8, 10)
     final_rate: float = ranged(1e-4, 0, 10)  # cosine from rate to this
     warmup: int = ranged(50, 0)  # steps
@@ -106,8 +106,8 @@ class Pretrain:
 class Inner:
     """The inner loop in meta-training: plain SGD on the support loss."""
 
-    steps: int = ranged(4, 1, 100)
-    rate: float = ranged(0.15, 1e-6, 100)
+    steps: int = ranged(3, 1, 100)
+    rate: float = ranged(0.2, 1e-6, 100)
     clip: float = ranged(1.0, 0)  # inner gradient norm; 0: none
     adapt_modules: list[str] = ranged(["*"])  # name patterns (fnmatch) of the parameters that adapt
 
@@ -116,7 +116,7 @@ class Inner:
 class MetaTrain:
     """The outer loop. Every algorithm gets the same number of gradient evaluations."""
 
-    gradient_evaluations: int = ranged(400, 2)  # support or query gradients over the whole of meta-training
+    gradient_evaluations: int = ranged(600, 2)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
     rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
     reptile_rate: float = ranged(1.0, 1e-6, 10)  # outer rate of Reptile (SGD), annealed to 0
@@ -132,7 +132,7 @@ class Adapt:
 
     shots: list[int] = ranged([5], 1)
     steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
-    rates: list[float] = ranged([0.1, 0.15, 0.3], 1e-6, 100)  # the best on the validation tasks is used
+    rates: list[float] = ranged([0.1, 0.2, 0.4], 1e-6, 100)  # the best on the validation tasks is used
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
 
 
