@@ -26,7 +26,7 @@ repro: setup check ## run the pipeline: whatever changed since the last time, up
 	dvc repro
 
 test: setup ## run the tests
-	OMP_NUM_THREADS=1 python -m pytest -n 2
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: setup ## ruff, and mypy --strict on src/
 	ruff check .

@@ -22,3 +22,11 @@ def corpora() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}: set METASPEECH_CORPORA to a folder of corpora to run this test")
     return folder
+
+
+LONGEST_FIRST = ("test_pipeline.py", "test_evaluate_report.py", "test_prepare.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take minutes go first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: LONGEST_FIRST.index(item.path.name) if item.path.name in LONGEST_FIRST else 99)
