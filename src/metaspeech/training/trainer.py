@@ -33,8 +33,8 @@ class TrackerLogger(Logger):
         return "tracker"
 
     @property
-    def version(self) -> str:
-        return "0"
+    def version(self) -> None:
+        return None
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
