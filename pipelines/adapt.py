@@ -14,7 +14,7 @@ from metaspeech.registry import ALGORITHMS, resolve
 from metaspeech.training.adaptation import compare_rates
 from metaspeech.training.adapter import AdaptationTask, Adapter
 from metaspeech.training.checkpoint import load_model
-from metaspeech.training.trainer import make_trainer, set_up_torch
+from metaspeech.training.trainer import chosen_device, make_trainer, set_up_torch
 from pipelines._stage import Stage, run_stage
 
 
@@ -27,8 +27,9 @@ def adapt(stage: Stage) -> None:
     model = load_model(Path("models/meta_train") / f"{name}-{algorithm_name}", params, store.features())
     algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name)(InnerLoop.from_config(params.inner))
 
-    held_out = [episodes.stored(spec) for spec in read_episodes(Path("data/episodes/val.parquet"))]
-    start = parameters_of(model)
+    device = chosen_device(params)
+    held_out = [episodes.stored(spec).to(device) for spec in read_episodes(Path("data/episodes/val.parquet"))]
+    start = parameters_of(model.to(device))
     rates = compare_rates(loss_function(model), algorithm, start, held_out, settings.rates, settings.tune_steps)
     rate = min(rates, key=lambda one: rates[one])
 

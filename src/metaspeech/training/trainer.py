@@ -61,13 +61,18 @@ def set_up_torch(params: Params) -> None:
     torch.manual_seed(params.seed)
 
 
+def chosen_device(params: Params) -> torch.device:
+    """CUDA where there is one and nothing else was asked for. Apple's GPUs have not all that the inner loop needs."""
+    return torch.device("cpu" if params.device == "cpu" or not torch.cuda.is_available() else "cuda")
+
+
 def make_trainer(params: Params, epochs: int, log: LogMetrics, partial: Path | None, **options: Any) -> pl.Trainer:
     """A Trainer that keeps its last checkpoint in ``partial``."""
     callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=10)]
     if partial:
         callbacks.append(ModelCheckpoint(dirpath=partial, filename="last", enable_version_counter=False))
     return pl.Trainer(
-        accelerator={"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[params.device],
+        accelerator="gpu" if chosen_device(params).type == "cuda" else "cpu",
         devices=1,
         max_epochs=epochs,
         logger=TrackerLogger(log),
