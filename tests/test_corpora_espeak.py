@@ -99,7 +99,7 @@ def test_a_second_build_leaves_nothing_of_the_first(tmp_path: Path) -> None:
 
 
 def test_speakers_share_no_phrase_while_there_are_enough() -> None:
-    texts = deal_texts(48, config.Corpus(), seed=1)
+    texts = deal_texts(48, config.Corpus(vocabulary=40), seed=1)
     said = [text for speaker in texts for text in speaker]
     assert len(said) == len(set(said)) == 48 * 40
 

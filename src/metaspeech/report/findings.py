@@ -220,7 +220,7 @@ def _power(view: _View) -> str | None:
         return None
     return (
         f"With {view.speakers} test speakers and {len(view.algorithms)} algorithms no difference can reach "
-        f"p < {LEVEL:g} in these tests. More test speakers are needed for a claim."
+        f"p below {LEVEL:g} in these tests. More test speakers are needed for a claim."
     )
 
 

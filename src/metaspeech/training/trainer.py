@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -68,7 +70,9 @@ def chosen_device(params: Params) -> torch.device:
 
 def make_trainer(params: Params, epochs: int, log: LogMetrics, partial: Path | None, **options: Any) -> pl.Trainer:
     """A Trainer that keeps its last checkpoint in ``partial``."""
-    callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=10)]
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and lists of absent devices
+    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
+    callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=1)]
     if partial:
         callbacks.append(ModelCheckpoint(dirpath=partial, filename="last", enable_version_counter=False))
     return pl.Trainer(
