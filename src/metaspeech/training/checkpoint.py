@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 from metaspeech.config import Params
 from metaspeech.errors import UserError
+from metaspeech.files import replacing
 from metaspeech.models.base import FeatureSpec
 from metaspeech.registry import MODELS, resolve
 
@@ -30,11 +30,9 @@ def build_model(name: str, params: Params, features: FeatureSpec) -> Any:
 
 def save_model(folder: Path, model: nn.Module, name: str, params: Params, features: FeatureSpec, **card: Any) -> None:
     """Writes weights, then the card that makes them count as complete."""
-    folder.mkdir(parents=True, exist_ok=True)
     weights = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    temporary = folder / f"{WEIGHTS}.part"
-    save_file(weights, temporary)
-    os.replace(temporary, folder / WEIGHTS)
+    with replacing(folder / WEIGHTS) as temporary:
+        save_file(weights, temporary)
     described = {
         "model": name,
         "settings": asdict(getattr(params, name)),
@@ -43,7 +41,8 @@ def save_model(folder: Path, model: nn.Module, name: str, params: Params, featur
         "sha256": file_digest(folder / WEIGHTS),
         **card,
     }
-    write_json(folder / CARD, described)
+    with replacing(folder / CARD) as temporary:
+        temporary.write_text(json.dumps(described, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def load_model(folder: Path, params: Params, features: FeatureSpec) -> nn.Module:
@@ -90,12 +89,6 @@ def fingerprint(*parts: Any) -> str:
 def file_digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(value, indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, path)
 
 
 def _check_settings(path: Path, prefix: str, found: Mapping[str, Any], expected: Mapping[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from metaspeech.errors import UserError
+from metaspeech.files import replacing
 from metaspeech.models.base import Parameters
 
 
@@ -23,9 +23,8 @@ def write(path: Path, base: Mapping[str, Tensor], adapted: Mapping[int, Mapping[
             delta = (value - base[name]).to(torch.float16).cpu().contiguous()
             if bool(delta.any()):
                 tensors[f"{step}/{name}"] = delta
-    temporary = path.with_name(path.name + ".part")
-    save_file(tensors, temporary, metadata={"steps": " ".join(str(step) for step in sorted(adapted))})
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(tensors, temporary, metadata={"steps": " ".join(str(step) for step in sorted(adapted))})
 
 
 def read(path: Path, base: Mapping[str, Tensor], step: int) -> Parameters:
