@@ -112,7 +112,7 @@ def counting(loss_fn):
 def tiny(prenet_dropout=0.0):
     torch.manual_seed(3)
     settings = Tacotron(preset="tiny", reduction_factor=2, dropout=0.0, prenet_dropout=prenet_dropout)
-    model = TacotronModel(settings, FeatureSpec(symbols=9, n_mels=6)).double()
+    model = TacotronModel(settings, FeatureSpec(symbols=9, n_mels=6, hop=16, sample_rate=16000)).double()
     torch.nn.init.normal_(model.postnet.last.weight, std=0.1)
     return model
 
@@ -124,6 +124,8 @@ def batch(seed, lengths=(5, 4), frames=(9, 7)):
         token_lengths=torch.tensor(lengths),
         mels=torch.randn(2, max(frames), 6, generator=generator, dtype=torch.float64),
         mel_lengths=torch.tensor(frames),
+        audio=0.1 * torch.randn(2, 16 * max(frames), generator=generator, dtype=torch.float64),
+        audio_lengths=16 * torch.tensor(frames),
     )
 
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
 from metaspeech.config import Tacotron
 from metaspeech.data.batch import SpeechBatch, collate, concatenate
-from metaspeech.models.base import FeatureSpec, SynthesisModel, loss_function, parameters_of
+from metaspeech.models.base import AcousticModel, FeatureSpec, loss_function, parameters_of
 from metaspeech.models.tacotron.loss import guided_attention_loss, stop_loss
 from metaspeech.models.tacotron.model import TacotronModel
 
-FEATURES = FeatureSpec(symbols=20, n_mels=80)
+FEATURES = FeatureSpec(symbols=20, n_mels=80, hop=256, sample_rate=16000)
 
 
 def model(preset="tiny", **settings):
@@ -26,7 +27,11 @@ def model(preset="tiny", **settings):
 def batch(lengths=(9, 6, 7), frames=(31, 20, 25), seed=0):
     generator = torch.Generator().manual_seed(seed)
     items = [
-        (torch.randint(1, 20, (n,), generator=generator).tolist(), torch.randn(t, 80, generator=generator).numpy())
+        (
+            torch.randint(1, 20, (n,), generator=generator).tolist(),
+            torch.randn(t, 80, generator=generator).numpy(),
+            np.zeros(8, np.float32),
+        )
         for n, t in zip(lengths, frames, strict=True)
     ]
     return collate(items)
@@ -40,7 +45,7 @@ def test_sizes():
 
 
 def test_follows_the_protocol():
-    assert isinstance(model(), SynthesisModel)
+    assert isinstance(model(), AcousticModel)
 
 
 @pytest.fixture
@@ -129,7 +134,7 @@ def test_padding_has_no_say():
 
 def batch_row(many, row):
     tokens, mels = many.tokens[row, : many.token_lengths[row]], many.mels[row, : many.mel_lengths[row]]
-    return SpeechBatch(tokens[None], many.token_lengths[row, None], mels[None], many.mel_lengths[row, None])
+    return collate([(tokens.tolist(), mels.numpy(), many.audio[row].numpy())])
 
 
 def test_synthesis_of_an_utterance_does_not_depend_on_its_neighbours():

@@ -26,7 +26,7 @@ from metaspeech.training.joint_learner import JointLearner
 from metaspeech.training.meta_learner import MetaLearner
 from metaspeech.training.trainer import finish, fit, make_trainer, set_up_torch
 
-FEATURES = FeatureSpec(symbols=9, n_mels=6)
+FEATURES = FeatureSpec(symbols=9, n_mels=6, hop=16, sample_rate=16000)
 
 
 @pytest.fixture
@@ -45,7 +45,11 @@ def params() -> Params:
 def batch(seed):
     generator = torch.Generator().manual_seed(seed)
     items = [
-        (torch.randint(1, 9, (n,), generator=generator).tolist(), torch.randn(2 * n, 6, generator=generator).numpy())
+        (
+            torch.randint(1, 9, (n,), generator=generator).tolist(),
+            torch.randn(2 * n, 6, generator=generator).numpy(),
+            0.1 * torch.randn((2 * n - 1) * FEATURES.hop, generator=generator).numpy(),
+        )
         for n in (5, 4)
     ]
     return collate(items)
@@ -228,7 +232,7 @@ def test_a_checkpoint_of_another_configuration_is_refused(saved, params):
     with pytest.raises(UserError, match=r"model\.json: made with tacotron\.preset = 'tiny', but now.*'small'"):
         load_model(saved, other, FEATURES)
     with pytest.raises(UserError, match=r"features\.n_mels = 6, but now features\.n_mels = 80"):
-        load_model(saved, params, FeatureSpec(symbols=9, n_mels=80))
+        load_model(saved, params, FeatureSpec(symbols=9, n_mels=80, hop=16, sample_rate=16000))
 
 
 def test_a_damaged_or_missing_checkpoint_is_named(saved, params):
@@ -253,7 +257,7 @@ def test_no_pickle_is_opened(saved, params):
 def test_the_card_says_what_the_model_was_made_from(saved):
     card = json.loads((saved / "model.json").read_text())
     assert card["model"] == "tacotron"
-    assert card["features"] == {"symbols": 9, "n_mels": 6}
+    assert card["features"] == {"symbols": 9, "n_mels": 6, "hop": 16, "sample_rate": 16000}
     assert card["sha256"] == file_digest(saved / "model.safetensors")
 
 

@@ -90,6 +90,17 @@ class Tacotron:
 
 
 @dataclass
+class Wavenet:
+    """WaveNet (van den Oord et al. 2016) from mel to waveform. `small` is for two cores, `paper` as published."""
+
+    preset: str = ranged("small", choices=("small", "paper", "tiny"))
+    output: str = ranged("mulaw", choices=("mulaw", "logistics", "gaussian"))  # distribution of the next sample
+    preemphasis: float = ranged(0.85, 0, 0.99)  # of the waveform that is modelled; undone after sampling
+    window: int = ranged(2048, 64)  # samples of each utterance that a loss is taken over, context included
+    temperature: float = ranged(1.0, 0, 2)  # of the draws in synthesis
+
+
+@dataclass
 class Pretrain:
     """Joint training over the training speakers: the common start."""
 
@@ -177,6 +188,7 @@ class Params:
     prepare: Prepare = field(default_factory=Prepare)
     episodes: Episodes = field(default_factory=Episodes)
     tacotron: Tacotron = field(default_factory=Tacotron)
+    wavenet: Wavenet = field(default_factory=Wavenet)
     pretrain: Pretrain = field(default_factory=Pretrain)
     inner: Inner = field(default_factory=Inner)
     meta_train: MetaTrain = field(default_factory=MetaTrain)

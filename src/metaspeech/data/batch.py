@@ -20,12 +20,16 @@ class SpeechBatch:
     | token_lengths | (batch,) int64 | |
     | mels | (batch, frames, mels) float32 | log-mel, normalised per band, padded with 0 |
     | mel_lengths | (batch,) int64 | frames |
+    | audio | (batch, samples) float32 | in [-1, 1], padded with 0; frame t is centred on sample ``t * hop`` |
+    | audio_lengths | (batch,) int64 | samples |
     """
 
     tokens: Tensor
     token_lengths: Tensor
     mels: Tensor
     mel_lengths: Tensor
+    audio: Tensor
+    audio_lengths: Tensor
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
@@ -35,7 +39,7 @@ class SpeechBatch:
 
     def double(self) -> SpeechBatch:
         """The same with float64 features, for finite differences."""
-        return replace(self, mels=self.mels.double())
+        return replace(self, mels=self.mels.double(), audio=self.audio.double())
 
 
 @dataclass(frozen=True)
@@ -55,16 +59,12 @@ class Episode:
         return replace(self, support=self.support.to(device), query=self.query.to(device))
 
 
-def collate(items: Sequence[tuple[Sequence[int], np.ndarray]]) -> SpeechBatch:
-    """Pads (token ids, normalised log-mel of shape (frames, mels)) to one batch."""
-    token_lengths = torch.tensor([len(tokens) for tokens, _ in items])
-    mel_lengths = torch.tensor([len(mel) for _, mel in items])
-    tokens = torch.zeros(len(items), int(token_lengths.max()), dtype=torch.int64)
-    mels = torch.zeros(len(items), int(mel_lengths.max()), items[0][1].shape[1])
-    for row, (ids, mel) in enumerate(items):
-        tokens[row, : len(ids)] = torch.as_tensor(ids)
-        mels[row, : len(mel)] = torch.as_tensor(mel)
-    return SpeechBatch(tokens, token_lengths, mels, mel_lengths)
+def collate(items: Sequence[tuple[Sequence[int], np.ndarray, np.ndarray]]) -> SpeechBatch:
+    """Pads (token ids, normalised log-mel of shape (frames, mels), samples) to one batch."""
+    tokens, token_lengths = _padded([np.asarray(ids, dtype=np.int64) for ids, _, _ in items])
+    mels, mel_lengths = _padded([mel for _, mel, _ in items])
+    audio, audio_lengths = _padded([samples for _, _, samples in items])
+    return SpeechBatch(tokens, token_lengths, mels, mel_lengths, audio, audio_lengths)
 
 
 def concatenate(batches: Sequence[SpeechBatch]) -> SpeechBatch:
@@ -80,4 +80,13 @@ def concatenate(batches: Sequence[SpeechBatch]) -> SpeechBatch:
         token_lengths=torch.cat([batch.token_lengths for batch in batches]),
         mels=stack([batch.mels for batch in batches]),
         mel_lengths=torch.cat([batch.mel_lengths for batch in batches]),
+        audio=stack([batch.audio for batch in batches]),
+        audio_lengths=torch.cat([batch.audio_lengths for batch in batches]),
     )
+
+
+def _padded(arrays: Sequence[np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Arrays that differ in length as one tensor, padded with 0, and their lengths."""
+    lengths = torch.tensor([len(array) for array in arrays])
+    tensors = [torch.as_tensor(array) for array in arrays]
+    return torch.nn.utils.rnn.pad_sequence(tensors, batch_first=True), lengths

@@ -94,13 +94,18 @@ class Store:
         """What a model must know of these features."""
         from metaspeech.models.base import FeatureSpec
 
-        return FeatureSpec(symbols=len(self.symbols), n_mels=len(self.mel_mean))
+        return FeatureSpec(
+            symbols=len(self.symbols),
+            n_mels=len(self.mel_mean),
+            hop=int(self.settings["hop"]),
+            sample_rate=int(self.settings["sample_rate"]),
+        )
 
     def batch(self, utt_ids: Sequence[str]) -> SpeechBatch:
         """The utterances as a model reads them, in this order."""
         from metaspeech.data.batch import collate
 
-        return collate([(self.tokens(utt_id), self.normalised_mel(utt_id)) for utt_id in utt_ids])
+        return collate([(self.tokens(utt_id), self.normalised_mel(utt_id), self.audio(utt_id)) for utt_id in utt_ids])
 
     @cached_property
     def frame_seconds(self) -> float:

@@ -14,7 +14,7 @@ from torch import nn
 
 from metaspeech.audio.features import FLOOR, mel_to_audio
 from metaspeech.data.store import Store
-from metaspeech.models.base import SynthesisModel
+from metaspeech.models.base import AcousticModel
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def speak(
 ) -> list[Rendered]:
     """Speaks the texts of ``utt_ids``, each for at most ``max_seconds_ratio`` times the length of its recording."""
     batch = store.batch(utt_ids)
-    synthesis = cast(SynthesisModel, model).synthesize(
+    synthesis = cast(AcousticModel, model).synthesize(
         batch,
         seeds=[utterance_seed(seed, utt_id) for utt_id in utt_ids],
         max_frames=torch.ceil(batch.mel_lengths * max_seconds_ratio).long(),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,8 @@ class FeatureSpec:
 
     symbols: int  # size of the symbol table, padding included
     n_mels: int
+    hop: int  # samples from one frame to the next
+    sample_rate: int  # Hz
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,14 @@ class Synthesis:
     stopped: Tensor
 
 
-@runtime_checkable
 class SynthesisModel(Protocol):
-    """A model is an ``nn.Module`` whose forward is a pure function of parameters and batch: nothing cached, no
+    """What training and adaptation know of a model, be it text to mel or mel to waveform.
+
+    A model is an ``nn.Module`` whose forward is a pure function of parameters and batch: nothing cached, no
     running statistics."""
+
+    role: ClassVar[Literal["acoustic", "vocoder"]]
+    """Which of the two protocols below it follows besides: :class:`AcousticModel` or :class:`Vocoder`."""
 
     @classmethod
     def from_params(cls, params: Params, features: FeatureSpec) -> SynthesisModel:
@@ -67,6 +73,11 @@ class SynthesisModel(Protocol):
                 speaker, so that the model need not average over them and learns to be steered by this vector.
         """
 
+
+@runtime_checkable
+class AcousticModel(SynthesisModel, Protocol):
+    """Text to mel."""
+
     def synthesize(self, batch: SpeechBatch, *, seeds: list[int], max_frames: Tensor) -> Synthesis:
         """Free-running synthesis of the texts in ``batch``; its mels are not read.
 
@@ -75,6 +86,25 @@ class SynthesisModel(Protocol):
             seeds: one an utterance, for whatever randomness the model has at inference. The result for an utterance
                 does not depend on its neighbours in the batch.
             max_frames: (batch,) the limit for each utterance, in frames.
+        """
+
+
+@runtime_checkable
+class Vocoder(SynthesisModel, Protocol):
+    """Mel to waveform."""
+
+    def vocode(self, mels: Sequence[Tensor], *, seeds: Sequence[int]) -> list[Tensor]:
+        """A waveform for each mel.
+
+        Args:
+            mels: of shape (frames, mels), normalised as in a batch.
+            seeds: one an utterance, for the draws of its samples.
+
+        Returns:
+            of shape (frames * hop,), float32 in [-1, 1]. The result for an utterance does not depend on the others.
+
+        Raises:
+            UserError: a mel has another number of bands than the model, no frame, or values that are not finite.
         """
 
 

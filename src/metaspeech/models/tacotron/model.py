@@ -26,6 +26,8 @@ class TacotronModel(nn.Module):
     Tacotrons (Jia et al. 2018, section 2.2) but with a vector that is learned rather than given.
     """
 
+    role = "acoustic"
+
     def __init__(self, config: Tacotron, features: FeatureSpec) -> None:
         super().__init__()
         self.config = config
