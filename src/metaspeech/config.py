@@ -153,6 +153,8 @@ class Evaluate:
 
     shots: int = ranged(5, 1)  # which shots are synthesised
     queries: int = ranged(3, 1)  # query utterances a task
+    vocoder_steps: list[int] = ranged([0, 5, 20], 0)  # those of adapt.steps at which vocoders synthesise
+    vocoder_queries: int = ranged(2, 1)  # of the query utterances, at most so many through vocoders
     griffin_lim_iterations: int = ranged(32, 1)
     max_seconds_ratio: float = ranged(3.0, 1)  # a synthesis stops at so many times the length of the recording
     judges: list[str] = ranged(["mcd", "f0", "similarity", "phonemes"])  # names in registry.JUDGES
@@ -298,6 +300,8 @@ def _check_combinations(params: Params, source: str) -> None:
     )
     demand(evaluate.shots in adapt.shots, f"evaluate.shots: {evaluate.shots} is not in adapt.shots {adapt.shots}")
     demand(0 in adapt.steps, f"adapt.steps: {adapt.steps} must contain 0, the voice before adaptation")
+    absent = [step for step in evaluate.vocoder_steps if step not in adapt.steps]
+    demand(not absent, f"evaluate.vocoder_steps: {absent} are not in adapt.steps {adapt.steps}: name some of these")
     demand(
         evaluate.queries <= params.episodes.queries,
         f"evaluate.queries: {evaluate.queries} exceeds episodes.queries ({params.episodes.queries})",
