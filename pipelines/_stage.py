@@ -45,6 +45,7 @@ HEADLINE = [
     "pretrain.steps",
     "inner",
     "meta_train.gradient_evaluations",
+    "per_model",
 ]
 USER_ERROR = 2  # exit status of an error that the user can put right
 
@@ -57,7 +58,7 @@ class Stage:
 
     name: str
     item: tuple[str, ...]  # the arguments of a matrix stage, e.g. ("tacotron", "maml")
-    params: config.Params
+    params: config.Params  # of a stage with a model in its matrix: with what per_model says of that model
     folder: Path  # results/<name>[/<item>], exists
     track: StageRun
 
@@ -101,8 +102,10 @@ def run_stage(name: str, body: Callable[[Stage], None], arguments: list[str] | N
 
 def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> None:
     params = config.load("params.yaml")
-    values, defaults = config.flat(params), config.flat(config.Params())
-    keys, deps = _declared(name, item)
+    values = {key: value for key, value in config.flat(params).items() if value != {}}
+    defaults = config.flat(config.Params())
+    chosen = _chosen(name, item)
+    keys, deps = _declared(name, chosen)
     folder = RESULTS.joinpath(name, *(["-".join(item)] if item else []))
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -113,12 +116,13 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
             record=_record_path(name, item),
             params={key: value for key, value in values.items() if _covered(key, keys)},
             execution=current(Path.cwd(), values),
-            headline={key: value for key, value in values.items() if value != defaults[key] or _covered(key, HEADLINE)},
+            headline={k: value for k, value in values.items() if value != defaults.get(k) or _covered(k, HEADLINE)},
             inputs=upstream(Path("dvc.lock"), deps),
             experiment=params.tracking.experiment,
         ) as track,
     ):
-        body(Stage(name, item, params, folder, track))
+        own = config.for_model(params, chosen["model"]) if "model" in chosen else params
+        body(Stage(name, item, own, folder, track))
 
 
 @contextmanager
@@ -149,14 +153,18 @@ def _dvc_stages() -> dict[str, Any]:
         return {}
 
 
-def _declared(name: str, item: tuple[str, ...]) -> tuple[list[str], list[str]]:
+def _chosen(name: str, item: tuple[str, ...]) -> dict[str, str]:
+    """The item by the names that the stage's matrix has: ``{"model": "tacotron", "algorithm": "maml"}``."""
+    return dict(zip(_dvc_stages().get(name, {}).get("matrix", {}), item, strict=False))
+
+
+def _declared(name: str, chosen: Mapping[str, str]) -> tuple[list[str], list[str]]:
     """The params and deps that dvc.yaml names for this stage."""
     stage = _dvc_stages().get(name, {})
-    values = {f"${{item.{key}}}": value for key, value in zip(stage.get("matrix", {}), item, strict=False)}
 
     def filled(entry: str) -> str:
-        for placeholder, value in values.items():
-            entry = entry.replace(placeholder, value)
+        for key, value in chosen.items():
+            entry = entry.replace(f"${{item.{key}}}", value)
         return entry
 
     return [filled(key) for key in stage.get("params", [])], [filled(path) for path in stage.get("deps", [])]

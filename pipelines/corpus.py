@@ -16,7 +16,7 @@ def corpus(stage: Stage) -> None:
     config = stage.params.corpus
     source: Corpus = registry.resolve(registry.CORPORA, config.source)()
     started = perf_counter()
-    info = source.build(config, CORPUS, stage.params.seed, workers=0)
+    info = source.build(config, CORPUS, stage.params.data_seed, workers=0)
     stage.track.log_metrics({"seconds": perf_counter() - started})
     stage.track.log_artifact(CORPUS / "corpus.json")
     stage.track.log_artifact(CORPUS / "rejected.csv")

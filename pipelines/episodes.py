@@ -15,7 +15,7 @@ EPISODES = Path("data/episodes")
 
 
 def episodes(stage: Stage) -> None:
-    config, seed = stage.params.episodes, stage.params.seed
+    config, seed = stage.params.episodes, stage.params.data_seed
     store = Store(PREPARED)
     splits = split_corpus(store.manifest, config, seed)
     held_out = {split: stored_episodes(splits, split, config, seed) for split in ("val", "test")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -35,10 +35,16 @@ def test_params_yaml_holds_every_key_with_its_default_and_a_comment(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text(text)
     assert config.load(path) == config.Params()
-    raw = OmegaConf.to_container(OmegaConf.load(path))
-    present = {f"{section}.{key}" for section, keys in raw.items() if isinstance(keys, dict) for key in keys}
-    present |= {key for key, value in raw.items() if not isinstance(value, dict)}
-    assert present == set(DEFAULTS)
+    assert set(dotted(OmegaConf.to_container(OmegaConf.load(path)))) == set(DEFAULTS)
+
+
+def dotted(values, prefix=""):
+    """The keys of nested mappings; an empty mapping is a value."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +84,15 @@ def test_params_yaml_holds_every_key_with_its_default_and_a_comment(tmp_path):
         ("adapt: {steps: [1, 5]}", "adapt.steps: [1, 5] must contain 0"),
         ("{episodes: {queries: 5}, evaluate: {queries: 6}}", "evaluate.queries: 6 exceeds episodes.queries (5)"),
         ("inner: {steps: [", "cannot be read as YAML"),
+        ("per_model: {tacotrn: {}}", "unknown key 'per_model.tacotrn'. Did you mean 'per_model.tacotron'?"),
+        ("per_model: {tacotron: {evaluate: {}}}", "unknown key 'per_model.tacotron.evaluate'. Known here: pretrain"),
+        ("per_model: {tacotron: {inner: {rat: 1}}}", "unknown key 'per_model.tacotron.inner.rat'. Did you mean"),
+        ("per_model: {tacotron: {inner: }}", "per_model.tacotron.inner: expected a section of keys, found None"),
+        ("per_model: {tacotron: {inner: {rate: fast}}}", "per_model.tacotron.inner.rate"),
+        ("per_model: {tacotron: {inner: {steps: 1.5}}}", "per_model.tacotron.inner.steps"),
+        ("per_model: {tacotron: {inner: {steps: 0}}}", "per_model.tacotron.inner.steps: 0 is out of range"),
+        ("per_model: {tacotron: {adapt: {rates: []}}}", "per_model.tacotron.adapt.rates: expected at least one value"),
+        ("per_model: {tacotron: {adapt: {steps: [0]}}}", "per_model.tacotron.adapt.steps: is the same for all models"),
     ],
 )
 def test_bad_values_end_in_one_message_that_names_the_key(tmp_path, text, expected):
@@ -98,6 +113,26 @@ def test_absent_keys_have_their_defaults(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("inner: {rate: 0.05}")
     assert config.flat(config.load(path)) == DEFAULTS | {"inner.rate": 0.05}
+
+
+def test_a_model_has_its_own_values_and_otherwise_the_common_ones():
+    own = {"inner": {"rate": 1}, "adapt": {"rates": [1]}}
+    params = config.from_mapping({"inner": {"steps": 7}, "per_model": {"tacotron": own}})
+    assert config.for_model(params, "tacotron").inner == replace(params.inner, rate=1.0)
+    assert config.for_model(params, "tacotron").adapt == replace(params.adapt, rates=[1.0])
+    assert params.inner == config.Inner(steps=7)
+    other = config.from_mapping({"inner": {"steps": 7}, "per_model": {"tacotron": {"inner": {}}}})
+    assert config.for_model(other, "tacotron") == other
+    changed = {key: value for key, value in config.flat(params).items() if value != DEFAULTS.get(key)}
+    assert changed == {
+        "inner.steps": 7, "per_model.tacotron.inner.rate": 1.0, "per_model.tacotron.adapt.rates": [1.0],
+    }  # fmt: skip
+    assert type(changed["per_model.tacotron.inner.rate"]) is float
+
+
+def test_every_model_has_a_section_and_may_differ_from_the_others():
+    models = {item.name for item in fields(config.PerModel)}
+    assert set(registry.MODELS) <= models <= {item.name for item in fields(config.Params)}
 
 
 def numbers() -> list[tuple[str, float | None, float | None, bool]]:

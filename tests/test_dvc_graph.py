@@ -17,7 +17,7 @@ KEYS = {item.name for item in fields(config.Params)}
 # They choose where and how fast something is computed, or where it is written down
 NOT_OF_RESULTS = {"device", "threads", "tracking"}
 # Modules that carry values: when a value changes, DVC sees it in params
-CARRIERS = {"__init__.py", "config.py", "errors.py", "registry.py"}
+CARRIERS = {"__init__.py", "config.py", "errors.py", "registry.py", "schema.py"}
 PERSISTENT = {"data/prepared", "models/pretrain/${item.model}", "models/meta_train/${item.model}-${item.algorithm}"}
 LIBRARY = ROOT / "src" / "metaspeech"
 
@@ -94,6 +94,14 @@ def test_params_cover_what_is_read(name):
         read |= {item["model"]} if item else set()
         assert read <= declared, f"{name}: add to params in dvc.yaml: {sorted(read - declared)}"
         assert declared <= KEYS
+
+
+@pytest.mark.parametrize("name", ["pretrain", "meta_train", "adapt"])
+def test_a_stage_of_one_model_declares_what_that_model_does_differently(name):
+    sections = {item.name for item in fields(config.Overrides)}
+    read = [entry for entry in STAGES[name]["params"] if entry in sections]
+    declared = [entry for entry in STAGES[name]["params"] if entry.startswith("per_model")]
+    assert declared == [f"per_model.${{item.model}}.{section}" for section in read]
 
 
 def test_only_the_report_reads_run_records():

@@ -58,6 +58,18 @@ def test_what_changes_is_shown_and_nothing_else_changes(project):
     assert all(line.count("#") == 1 for line in changed)  # comments are kept
 
 
+def test_what_a_model_does_differently_comes_and_goes(project):
+    before = (project / "params.yaml").read_text()
+    assert apply("smoke", "--set", "per_model.tacotron.inner.rate=0.1")[0] == 0
+    assert config.load("params.yaml").per_model.tacotron.inner == {"rate": 0.1}
+    status, output = apply("default", "--set", "per_model.tacotron.inner.clip=2", "--set", "seed=3")
+    assert status == 0
+    assert "per_model.tacotron.inner.rate: 0.1 -> (removed)" in output
+    assert config.load("params.yaml").per_model.tacotron.inner == {"clip": 2.0}
+    assert apply("default")[0] == 0
+    assert (project / "params.yaml").read_text() == before
+
+
 @pytest.mark.parametrize("wrong", ["innr.rate=1", "inner.rate=fast", "inner.steps=0", "inner.rate", "adapt.shots=[9]"])
 def test_a_wrong_setting_is_refused_and_the_file_stays(project, wrong):
     before = (project / "params.yaml").read_text()

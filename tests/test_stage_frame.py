@@ -51,6 +51,27 @@ def test_a_stage_gets_params_item_and_folder_and_leaves_metrics_and_a_record(pro
     assert not list(project.rglob("*.tmp"))
 
 
+def test_a_stage_of_one_model_gets_what_that_model_does_differently(project):
+    own = {"tacotron": {"inner": {"rate": 0.05}, "meta_train": {"rate": 0.01}}, "wavenet": {"inner": {"rate": 0.3}}}
+    (project / "params.yaml").write_text(yaml.safe_dump({"inner": {"rate": 0.1}, "per_model": own}))
+
+    def body(stage: Stage) -> None:
+        assert (stage.params.inner.rate, stage.params.meta_train.rate) == (0.05, 0.01)
+        assert stage.params.inner.steps == config.Inner().steps
+
+    run_stage("adapt", body, ["tacotron", "maml"])
+    recorded = Record.read(project / "results/runs/adapt/tacotron-maml.json").params
+    assert recorded["inner.rate"] == 0.1
+    assert recorded["per_model.tacotron.inner.rate"] == 0.05
+    assert not {"per_model.tacotron.meta_train.rate", "per_model.wavenet.inner.rate"} & set(recorded)
+    assert not [key for key in recorded if recorded[key] == {}]
+
+    def common(stage: Stage) -> None:
+        assert stage.params.inner.rate == 0.1
+
+    run_stage("evaluate", common, [])
+
+
 def test_the_records_to_mirror_are_those_that_the_params_ask_for(project):
     params = config.from_mapping({"algorithms": ["maml", "reptile"]})
     paths = {path.as_posix() for path in _stage._record_paths(params)}

@@ -276,6 +276,8 @@ def test_the_command_to_reproduce_names_commit_and_changed_values(checkout):
     )
     assert not changed.dirty  # a changed params.yaml is told by the command
     assert changed.key != same.key == current(checkout, flat).key
+    one_model = current(checkout, flat | {"new.key": 1, "per_model.tacotron.inner.rate": 0.1})
+    assert one_model.overrides == ("+per_model.tacotron.inner.rate=0.1",)
     (checkout / "code.py").write_text("2\n")
     assert current(checkout, flat).dirty
 

@@ -6,9 +6,8 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from metaspeech.errors import UserError
-
-
-def ranged(default: Any, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its inclusive range or its allowed values. A list field is checked item by item."""
-    metadata = {"low": low, "high": high, "choices": choices}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
+from metaspeech.schema import check_keys, check_range, leaves, ranged, some_of, typed
 
 
 @dataclass
@@ -148,6 +140,24 @@ class Adapt:
 
 
 @dataclass
+class Overrides:
+    """Values of one model that take the place of those in the sections of the same names."""
+
+    pretrain: dict[str, Any] = some_of(Pretrain)
+    inner: dict[str, Any] = some_of(Inner)
+    meta_train: dict[str, Any] = some_of(MetaTrain)
+    adapt: dict[str, Any] = some_of(Adapt, not_these=("shots", "steps", "tune_steps"))  # evaluate compares models
+
+
+@dataclass
+class PerModel:
+    """What a model does differently: a field for each model."""
+
+    tacotron: Overrides = field(default_factory=Overrides)
+    wavenet: Overrides = field(default_factory=Overrides)
+
+
+@dataclass
 class Evaluate:
     """Free-running synthesis of the query texts, and what is measured on it."""
 
@@ -181,7 +191,8 @@ class Tracking:
 class Params:
     """The whole of params.yaml."""
 
-    seed: int = ranged(1, 0)
+    seed: int = ranged(1, 0)  # of training and of draws
+    data_seed: int = ranged(1, 0)  # of the generated corpus, of who and what is held out, of the stored tasks
     device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
     threads: int = ranged(0, 0)  # of torch; 0: one a core
     models: list[str] = ranged(["tacotron"])
@@ -195,6 +206,7 @@ class Params:
     inner: Inner = field(default_factory=Inner)
     meta_train: MetaTrain = field(default_factory=MetaTrain)
     adapt: Adapt = field(default_factory=Adapt)
+    per_model: PerModel = field(default_factory=PerModel)
     evaluate: Evaluate = field(default_factory=Evaluate)
     report: Report = field(default_factory=Report)
     tracking: Tracking = field(default_factory=Tracking)
@@ -222,62 +234,40 @@ def load(path: str | Path = "params.yaml") -> Params:
 
 def from_mapping(values: Mapping[str, Any], source: str = "params") -> Params:
     """Checks nested values and merges them over the defaults. Raises like :func:`load`."""
-    _check_keys(values, Params, "", source)
+    check_keys(values, Params, "", source)
+    prefix = ""
     try:
         merged = OmegaConf.merge(OmegaConf.structured(Params), OmegaConf.create(dict(values)))
         params = OmegaConf.to_object(merged)
+        assert isinstance(params, Params)
+        for model in fields(params.per_model):
+            overrides = getattr(params.per_model, model.name)
+            for item in fields(overrides):
+                prefix = f"per_model.{model.name}.{item.name}."
+                setattr(overrides, item.name, typed(item.metadata["section"], getattr(overrides, item.name)))
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or "?"
         reason = str(error).splitlines()[0]
-        raise UserError(f"{source}: {key}: {reason}") from None
-    assert isinstance(params, Params)
-    for key, value, metadata in _leaves(params, ""):
-        _check_range(key, value, metadata, source)
+        raise UserError(f"{source}: {prefix}{key}: {reason}") from None
+    for key, value, metadata in leaves(params):
+        check_range(key, value, metadata, source)
     _check_combinations(params, source)
     return params
 
 
+def for_model(params: Params, model: str) -> Params:
+    """The params with what ``per_model`` says of this model in the place of the common values."""
+    overrides = getattr(params.per_model, model)
+    sections = {item.name: getattr(overrides, item.name) for item in fields(overrides)}
+    return replace(params, **{name: replace(getattr(params, name), **own) for name, own in sections.items()})
+
+
 def flat(params: Params) -> dict[str, Any]:
-    """Every value under its dotted key: ``{"seed": 1, "corpus.source": "espeak", ...}``."""
-    return {key: value for key, value, _ in _leaves(params, "")}
+    """Every value under its dotted key: ``{"seed": 1, "corpus.source": "espeak", ...}``.
 
-
-def _check_keys(values: Mapping[str, Any], schema: Any, prefix: str, source: str) -> None:
-    known = {item.name: item for item in fields(schema)}
-    for key, value in values.items():
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"Did you mean '{prefix}{close[0]}'?" if close else f"Known here: {', '.join(known)}."
-            raise UserError(f"{source}: unknown key '{prefix}{key}'. {hint}")
-        factory = known[key].default_factory
-        default = known[key].default if factory is MISSING else factory()
-        if is_dataclass(default):
-            if not isinstance(value, Mapping):
-                raise UserError(f"{source}: {prefix}{key}: expected a section of keys, found {value!r}")
-            _check_keys(value, default, f"{prefix}{key}.", source)
-
-
-def _leaves(section: Any, prefix: str) -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
-    for item in fields(section):
-        value = getattr(section, item.name)
-        if is_dataclass(value):
-            yield from _leaves(value, f"{prefix}{item.name}.")
-        else:
-            yield f"{prefix}{item.name}", value, item.metadata
-
-
-def _check_range(key: str, value: Any, metadata: Mapping[str, Any], source: str) -> None:
-    low, high, choices = metadata.get("low"), metadata.get("high"), metadata.get("choices")
-    if isinstance(value, list) and not value:
-        raise UserError(f"{source}: {key}: expected at least one value, found an empty list")
-    for one in value if isinstance(value, list) else [value]:
-        if choices and one not in choices:
-            raise UserError(f"{source}: {key}: {one!r} is not one of {', '.join(choices)}")
-        if isinstance(one, str):
-            continue
-        if one != one or (low is not None and one < low) or (high is not None and one > high):
-            bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-            raise UserError(f"{source}: {key}: {one} is out of range, expected {bounds}")
+    ``per_model.<model>.<section>`` without any key is there as ``{}``.
+    """
+    return {key: value for key, value, _ in leaves(params)}
 
 
 def _check_combinations(params: Params, source: str) -> None:

@@ -18,6 +18,8 @@ from yaml import YAMLError
 
 RUN_CHANGES = {"params.yaml", "dvc.lock"}  # told apart from a changed program: told by `overrides`, written by DVC
 
+OPTIONAL = "per_model."  # other keys are all in params.yaml; one that the commit lacks is not known to its code
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -82,11 +84,13 @@ def _overrides(root: Path, params: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(committed, DictConfig):
         return ()
     missing = object()
-    return tuple(
-        f"{key}={json.dumps(value) if isinstance(value, list) else value}"
-        for key, value in params.items()
-        if OmegaConf.select(committed, key, default=missing) not in (missing, value)
-    )
+    changed = []
+    for key, value in params.items():
+        before = OmegaConf.select(committed, key, default=missing)
+        is_new = before is missing
+        if before != value and (not is_new or key.startswith(OPTIONAL)):
+            changed.append(f"{'+' if is_new else ''}{key}={json.dumps(value) if isinstance(value, list) else value}")
+    return tuple(changed)
 
 
 def _git(root: Path, *arguments: str) -> str:
