@@ -57,6 +57,12 @@ class SynthesisModel(Protocol):
     role: ClassVar[Literal["acoustic", "vocoder"]]
     """Which of the two protocols below it follows besides: :class:`AcousticModel` or :class:`Vocoder`."""
 
+    loss_label: ClassVar[str]
+    """What its loss is called in tables and figures."""
+
+    loss_explanation: ClassVar[str]
+    """A sentence on what that loss is, and in which unit."""
+
     @classmethod
     def from_params(cls, params: Params, features: FeatureSpec) -> SynthesisModel:
         """Builds the model from its own section of params.yaml. Seed before the call."""

@@ -27,6 +27,8 @@ class TacotronModel(nn.Module):
     """
 
     role = "acoustic"
+    loss_label = "Query loss"
+    loss_explanation = "Teacher-forced training loss on the query recordings."
 
     def __init__(self, config: Tacotron, features: FeatureSpec) -> None:
         super().__init__()
