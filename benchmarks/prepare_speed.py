@@ -63,7 +63,7 @@ def measure(size: int, workers: int) -> dict[str, float]:
         corpus.mkdir()
         make_corpus(corpus, size)
         started = perf_counter()
-        summary = prepare_corpus(corpus, out, Prepare(workers=workers), progress=False)
+        summary = prepare_corpus(corpus, out, Prepare(workers=workers, statistics=""), progress=False)
         seconds = perf_counter() - started
     assert summary.utterances == size, summary
     users = {"main": resource.RUSAGE_SELF, "worker": resource.RUSAGE_CHILDREN}

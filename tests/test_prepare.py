@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -22,12 +23,14 @@ from metaspeech.config import Prepare
 from metaspeech.data import chunks, prepare, publish, shards
 from metaspeech.data.manifest import check_manifest, read_corpus
 from metaspeech.data.prepare import prepare_corpus
+from metaspeech.data.statistics import read_statistics
 from metaspeech.data.store import Store
 from metaspeech.errors import UserError
 from tests.conftest import REPOSITORY
 from tests.speech import save_corpus, syllables, write_corpus
 
-ONE = Prepare(workers=1)
+OWN = ""  # statistics: those of the corpus
+ONE = Prepare(workers=1, statistics=OWN)
 
 
 def run(corpus: Path, out: Path, config: Prepare = ONE) -> publish.Summary:
@@ -82,6 +85,58 @@ def test_statistics_are_those_of_all_frames(prepared: tuple[pd.DataFrame, Path])
     np.testing.assert_allclose(store.denormalise(normalised), frames, atol=1e-4)
 
 
+SHIPPED = Prepare(workers=1, statistics=str(REPOSITORY / "assets" / "mel_statistics.json"))
+
+
+def test_statistics_of_a_file_take_the_place_of_the_corpus_own(tmp_path: Path) -> None:
+    write_corpus(tmp_path / "corpus")
+    run(tmp_path / "corpus", tmp_path / "own")
+    run(tmp_path / "corpus", tmp_path / "shipped", SHIPPED)
+    numbers = json.loads(Path(SHIPPED.statistics).read_text())
+    found, own = (json.loads((tmp_path / name / "store.json").read_text()) for name in ("shipped", "own"))
+    names = ("mel_mean", "mel_std")
+    assert {name: found[name] for name in names} == {name: numbers[name] for name in names}
+    assert {k: v for k, v in found.items() if k not in names} == {k: v for k, v in own.items() if k not in names}
+    store = Store(tmp_path / "shipped")
+    np.testing.assert_allclose(store.denormalise(store.normalised_mel("s0_0")), store.mel("s0_0"), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"hop": 200}, r"prepare\.hop: 200, but the mel statistics of .*mel_statistics\.json are those of hop 256"),
+        ({"fmax": 7600.0}, r"prepare\.fmax: 7600\.0, .* fmax 8000\.0"),
+        ({"statistics": "nowhere.json"}, r"prepare\.statistics: nowhere\.json: no such file"),
+    ],
+)
+def test_statistics_of_other_features_are_refused_before_anything_is_done(
+    tmp_path: Path, change: dict[str, object], expected: str
+) -> None:
+    write_corpus(tmp_path / "corpus")
+    with pytest.raises(UserError, match=expected + ".* set prepare.statistics to '' and pretrain.init to none"):
+        run(tmp_path / "corpus", tmp_path / "out", replace(SHIPPED, **change))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content.pop("mel_std"),
+        lambda content: content["mel_mean"].pop(),
+        lambda content: content["mel_std"].__setitem__(3, 0.0),
+        lambda content: content["mel_mean"].__setitem__(3, float("nan")),
+        lambda content: content["settings"].pop("hop"),
+    ],
+)
+def test_damaged_statistics_are_named(tmp_path: Path, damage: object) -> None:
+    content = json.loads(Path(SHIPPED.statistics).read_text())
+    damage(content)  # type: ignore[operator]
+    path = tmp_path / "statistics.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"prepare\.statistics: .*statistics\.json"):
+        read_statistics(path, Prepare())
+
+
 def test_a_batch_is_padded_and_normalised(prepared: tuple[pd.DataFrame, Path]) -> None:
     store = Store(prepared[1])
     batch = store.batch(["s0_0", "s1_3"])
@@ -99,7 +154,7 @@ def test_the_number_of_processes_and_the_order_of_the_table_change_nothing(
     monkeypatch.setattr(prepare, "CHUNK", 3)
     table = write_corpus(tmp_path / "corpus", speakers=4, utterances=7)
     run(tmp_path / "corpus", tmp_path / "one")
-    run(tmp_path / "corpus", tmp_path / "two", Prepare(workers=2))
+    run(tmp_path / "corpus", tmp_path / "two", Prepare(workers=2, statistics=OWN))
     save_corpus(tmp_path / "corpus", table.sample(frac=1, random_state=1))
     run(tmp_path / "corpus", tmp_path / "shuffled")
     assert content(tmp_path / "one") == content(tmp_path / "two") == content(tmp_path / "shuffled")
@@ -109,8 +164,8 @@ def test_several_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(prepare, "CHUNK", 2)
     monkeypatch.setattr(prepare, "_MEGABYTE", 100_000)
     write_corpus(tmp_path / "corpus")
-    run(tmp_path / "corpus", tmp_path / "many", Prepare(workers=1, shard_mb=1))
-    run(tmp_path / "corpus", tmp_path / "one", Prepare(workers=1, shard_mb=100))
+    run(tmp_path / "corpus", tmp_path / "many", Prepare(workers=1, statistics=OWN, shard_mb=1))
+    run(tmp_path / "corpus", tmp_path / "one", Prepare(workers=1, statistics=OWN, shard_mb=100))
     many, one = Store(tmp_path / "many"), Store(tmp_path / "one")
     assert many.manifest["shard"].nunique() > 2
     assert one.manifest["shard"].nunique() == 1
@@ -175,7 +230,7 @@ def test_each_bad_entry_is_left_out_with_its_reason(tmp_path: Path) -> None:
         [("early", "s9", "x.wav", "corpus", "no text")], columns=["utt_id", "speaker", "path", "stage", "reason"]
     ).to_csv(corpus / "rejected.csv", index=False)
 
-    summary = run(corpus, tmp_path / "out", Prepare(workers=1, max_rejected=0.9))
+    summary = run(corpus, tmp_path / "out", Prepare(workers=1, statistics=OWN, max_rejected=0.9))
 
     assert sorted(Store(tmp_path / "out").manifest.index) == sorted(table["utt_id"])
     rejected = pd.read_csv(tmp_path / "out" / "rejected.csv").set_index("path")
@@ -211,7 +266,9 @@ def test_too_many_bad_entries_stop_with_a_summary_and_keep_earlier_results(tmp_p
     assert str(listed) in message
     assert len(pd.read_csv(listed)) == 5
     assert {name: data for name, data in content(tmp_path / "out").items() if ".work" not in name} == before
-    assert run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, max_rejected=0.5)).utterances == 7
+    assert (
+        run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=OWN, max_rejected=0.5)).utterances == 7
+    )
     Store(tmp_path / "out").verify()
 
 
@@ -219,17 +276,17 @@ def test_nothing_usable_is_an_error_whatever_the_share(tmp_path: Path) -> None:
     table = write_corpus(tmp_path / "corpus", speakers=1).assign(path="../x.wav")
     save_corpus(tmp_path / "corpus", table)
     with pytest.raises(UserError, match="4 x path outside the folder"):
-        run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, max_rejected=1))
+        run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=OWN, max_rejected=1))
 
 
 def test_changed_settings_and_recordings_are_prepared_again(tmp_path: Path) -> None:
     table = write_corpus(tmp_path / "corpus")
     run(tmp_path / "corpus", tmp_path / "out")
     first = Store(tmp_path / "out").mel("s0_0")
-    run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, n_mels=40))
+    run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=OWN, n_mels=40))
     assert Store(tmp_path / "out").mel("s0_0").shape == (len(first), 40)
     soundfile.write(tmp_path / "corpus" / table["path"][0], syllables(1.5), 16000)
-    run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, n_mels=40))
+    run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=OWN, n_mels=40))
     assert len(Store(tmp_path / "out").mel("s0_0")) > 2 * len(first)
 
 
@@ -237,7 +294,7 @@ def test_changed_settings_and_recordings_are_prepared_again(tmp_path: Path) -> N
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
     monkeypatch.setattr(prepare, "CHUNK", 2)
     monkeypatch.setattr(prepare, "_MEGABYTE", 150_000)
-    config = Prepare(workers=1, shard_mb=1)
+    config = Prepare(workers=1, statistics=OWN, shard_mb=1)
     write_corpus(tmp_path / "corpus", speakers=4)
     run(tmp_path / "corpus", tmp_path / "undisturbed", config)
     made: list[int] = []
@@ -266,7 +323,7 @@ from metaspeech.data import prepare
 prepare.CHUNK = 4
 prepare._MEGABYTE = 400_000
 if __name__ == "__main__":
-    prepare.prepare_corpus(Path(sys.argv[1]), Path(sys.argv[2]), Prepare(workers=2, shard_mb=1), progress=False)
+    prepare.prepare_corpus(Path(sys.argv[1]), Path(sys.argv[2]), Prepare(workers=2, statistics="", shard_mb=1), progress=False)
 """
 
 
@@ -291,7 +348,7 @@ def test_a_killed_run_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Path, mo
     monkeypatch.setattr(prepare, "CHUNK", 4)
     monkeypatch.setattr(prepare, "_MEGABYTE", 400_000)
     for out in ("out", "undisturbed"):
-        run(tmp_path / "corpus", tmp_path / out, Prepare(workers=1, shard_mb=1))
+        run(tmp_path / "corpus", tmp_path / out, Prepare(workers=1, statistics=OWN, shard_mb=1))
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
     Store(tmp_path / "out").verify()
 
@@ -310,10 +367,10 @@ def test_a_full_disk_is_said_and_keeps_earlier_results(
     with monkeypatch.context() as patched:
         patched.setattr(module, step, full)
         with pytest.raises(UserError, match="no space left on the disk") as caught:
-            run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, n_mels=40))
+            run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=OWN, n_mels=40))
     assert str(tmp_path / "out") in str(caught.value)
     assert {name: data for name, data in content(tmp_path / "out").items() if ".work" not in name} == before
-    run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, n_mels=40))
+    run(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=OWN, n_mels=40))
     assert Store(tmp_path / "out").features().n_mels == 40
 
 

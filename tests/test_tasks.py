@@ -87,7 +87,7 @@ def test_real_voices_are_told_apart(corpora: Path) -> None:
 
 def test_every_task_has_a_vector(tmp_path: Path) -> None:
     write_corpus(tmp_path / "corpus", speakers=6, utterances=4)
-    prepare_corpus(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1), progress=False)
+    prepare_corpus(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=""), progress=False)
     store = Store(tmp_path / "out")
     config = Episodes(val_speakers=1, test_speakers=2, shots=2, queries=1, tasks_per_speaker=2)
     splits = split_corpus(store.manifest, config, seed=1)

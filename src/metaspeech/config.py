@@ -44,6 +44,7 @@ class Prepare:
     fmin: float = ranged(0.0, 0)  # Hz
     fmax: float = ranged(8000.0, 100)  # Hz
     text: str = ranged("characters", choices=("characters", "phonemes"))
+    statistics: str = "assets/mel_statistics.json"  # of each mel band, to normalise by; empty: of this corpus itself
     loudness_db: float = ranged(-23.0, -60, 0)  # RMS over speech, dB full scale
     trim_db: float = ranged(40.0, 10, 90)  # what lies this far below the peak at either end is silence
     min_seconds: float = ranged(0.2, 0.05)

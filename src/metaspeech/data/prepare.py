@@ -26,6 +26,7 @@ from metaspeech.data.chunks import Chunk, process
 from metaspeech.data.manifest import read_corpus
 from metaspeech.data.publish import Summary, publish
 from metaspeech.data.shards import Shard, finished_shards, write_shard
+from metaspeech.data.statistics import read_statistics
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
@@ -33,6 +34,7 @@ from metaspeech.parallel import ordered_map, worker_count
 CHUNK = 128  # utterances: what a process holds in memory, and what an interruption loses
 _MEGABYTE = 1 << 20
 _CHUNKS_A_WORKER = 4  # at least: starting a process takes as long as a few chunks
+_NOT_OF_SHARDS = ("workers", "max_rejected", "statistics")
 _CODE = (  # what decides the result besides settings and corpus
     "audio/features.py",
     "audio/io.py",
@@ -55,9 +57,10 @@ def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = Tr
         progress: whether to show a bar.
 
     Raises:
-        UserError: the corpus is not as expected, more utterances than ``max_rejected`` had to be left out, or the disk
-            is full. Earlier results stay as they were.
+        UserError: the corpus is not as expected, ``statistics`` are of other features, more utterances than
+            ``max_rejected`` had to be left out, or the disk is full. Earlier results stay as they were.
     """
+    statistics = read_statistics(Path(config.statistics), config) if config.statistics else None
     pa.set_memory_pool(pa.system_memory_pool())  # the default one keeps several times what is in use
     table = read_corpus(corpus / "corpus.parquet")
     root = corpus_root(corpus)
@@ -65,7 +68,7 @@ def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = Tr
     work = _work_folder(out, _fingerprint(usable, root, config))
     try:
         _process_all(usable, root, work, config, progress)
-        return publish(work, out, corpus, refused, config)
+        return publish(work, out, corpus, refused, config, statistics)
     except BrokenProcessPool:
         raise UserError(
             "prepare: a worker process was killed, most often for want of memory. What is finished is kept: set "
@@ -114,7 +117,7 @@ def _leads_outside(path: str) -> bool:
 
 def _fingerprint(usable: pd.DataFrame, root: Path, config: Prepare) -> str:
     """A digest of all that decides the result: settings, table, the recordings' sizes and times, this code."""
-    settings = {name: value for name, value in asdict(config).items() if name not in ("workers", "max_rejected")}
+    settings = {name: value for name, value in asdict(config).items() if name not in _NOT_OF_SHARDS}
     digest = hashlib.sha256(json.dumps([settings, CHUNK, list(usable.columns)]).encode())
     digest.update(pd.util.hash_pandas_object(usable, index=False).to_numpy().tobytes())
     for path in usable["path"].unique():

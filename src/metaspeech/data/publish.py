@@ -20,11 +20,12 @@ from metaspeech.config import Prepare
 from metaspeech.data.chunks import write_table
 from metaspeech.data.manifest import MANIFEST_COLUMNS, REJECTED_COLUMNS, check_manifest
 from metaspeech.data.shards import Shard, finished_shards, join_tables
+from metaspeech.data.statistics import MelStatistics
 from metaspeech.data.store import describe
 from metaspeech.errors import UserError
 from metaspeech.text.frontend import Frontend
 
-_NOT_FEATURES = ("workers", "max_rejected", "shard_mb")
+_NOT_FEATURES = ("workers", "max_rejected", "shard_mb", "statistics")
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,9 @@ class Summary:
     rejected: dict[str, int]
 
 
-def publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: Prepare) -> Summary:
+def publish(
+    work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: Prepare, statistics: MelStatistics | None
+) -> Summary:
     """Puts what lies finished in ``work`` in place of an earlier result.
 
     Everything is written before anything is replaced; the replacing itself needs no space, and ends with store.json.
@@ -55,6 +58,7 @@ def publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: 
         corpus: the folder of the corpus stage, for what it left out.
         refused: rows of the corpus that were left out before a recording was looked at, with their ``reason``.
         config: the section ``prepare`` of the params.
+        statistics: what features are normalised by. None: those of the corpus.
 
     Raises:
         UserError: more was left out than ``max_rejected`` allows.
@@ -69,7 +73,8 @@ def publish(work: Path, out: Path, corpus: Path, refused: pd.DataFrame, config: 
     check_manifest(manifest, out / "manifest.parquet")
     write_table(manifest, work / "manifest.parquet")
     pd.concat([_rejected_before(corpus), rejected]).to_csv(work / "rejected.csv", index=False)
-    index = {**_index(done, config), "manifest": describe(work / "manifest.parquet")}
+    index = _index(done, config, statistics or _own_statistics(done))
+    index["manifest"] = describe(work / "manifest.parquet")
     (work / "store.json").write_text(json.dumps(index, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
     (out / "store.json").unlink(missing_ok=True)
@@ -123,19 +128,22 @@ def _check_share(
     )
 
 
-def _index(done: list[Shard], config: Prepare) -> dict[str, Any]:
-    """The content of store.json."""
+def _own_statistics(done: list[Shard]) -> MelStatistics:
     infos = [shard.info() for shard in done]
     frames = sum(info["frames"] for info in infos)
     mean = np.sum([info["sum"] for info in infos], axis=0) / frames
     square = np.sum([info["square"] for info in infos], axis=0) / frames
     deviation = np.sqrt(np.maximum(square - mean**2, 1e-6))  # a band without energy has none
+    return MelStatistics(mean.tolist(), deviation.tolist())
+
+
+def _index(done: list[Shard], config: Prepare, statistics: MelStatistics) -> dict[str, Any]:
+    """The content of store.json."""
     return {
         "settings": {name: value for name, value in asdict(config).items() if name not in _NOT_FEATURES},
         "symbols": Frontend(config.text).symbols,
-        "mel_mean": mean.tolist(),
-        "mel_std": deviation.tolist(),
-        "shards": [info["files"] for info in infos],
+        **asdict(statistics),
+        "shards": [shard.info()["files"] for shard in done],
     }
 
 

@@ -32,7 +32,7 @@ class Store:
         symbols: the symbol table; index 0 is padding.
         settings: sample_rate (Hz), n_fft, win, hop (samples), n_mels, fmin, fmax (Hz), text and
             whatever else of the section ``prepare`` shaped the features.
-        mel_mean, mel_std: (n_mels,) float32, over all frames.
+        mel_mean, mel_std: (n_mels,) float32, what features are normalised by.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -74,7 +74,7 @@ class Store:
         return np.asarray(self._open(shard, "mel")[start : start + frames], dtype=np.float32)
 
     def normalised_mel(self, utt_id: str) -> np.ndarray:
-        """(frames, n_mels) float32, each band with mean 0 and deviation 1 over the corpus."""
+        """(frames, n_mels) float32. By statistics of the corpus itself, each band has mean 0 and deviation 1."""
         return np.asarray((self.mel(utt_id) - self.mel_mean) / self.mel_std)
 
     def denormalise(self, mel: np.ndarray) -> np.ndarray:
