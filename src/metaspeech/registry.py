@@ -20,6 +20,7 @@ CORPORA = {
 
 MODELS = {
     "tacotron": "metaspeech.models.tacotron.model:TacotronModel",
+    "wavenet": "metaspeech.models.wavenet.model:WaveNetModel",
 }
 
 ALGORITHMS = {

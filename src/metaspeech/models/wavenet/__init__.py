@@ -1,0 +1,1 @@
+"""WaveNet: from mel to waveform, sample by sample."""
