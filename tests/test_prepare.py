@@ -323,7 +323,8 @@ from metaspeech.data import prepare
 prepare.CHUNK = 4
 prepare._MEGABYTE = 400_000
 if __name__ == "__main__":
-    prepare.prepare_corpus(Path(sys.argv[1]), Path(sys.argv[2]), Prepare(workers=2, statistics="", shard_mb=1), progress=False)
+    config = Prepare(workers=2, statistics="", shard_mb=1)
+    prepare.prepare_corpus(Path(sys.argv[1]), Path(sys.argv[2]), config, progress=False)
 """
 
 

@@ -88,6 +88,7 @@ def _set(document: CommentedMap, values: dict[str, Any]) -> list[Change]:
         before = place.get(last)
         if before == value and type(before is True) is type(value is True):
             continue
+        place[last] = None  # else a new text takes the quotes of the one before
         place[last] = _in_one_line(value) if isinstance(value, list) else value
         changes.append((key, before, value))
     return changes
