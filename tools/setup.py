@@ -31,6 +31,7 @@ try:
 except OSError:
     sys.exit(3 if torch.version.cuda is None else 4)
 """
+SAMPLER = Path("src/metaspeech/models/wavenet/sampling/build.py")
 LIBRARIES = "import importlib.util as u; print(u.find_spec('torchaudio').submodule_search_locations[0])"
 
 
@@ -64,6 +65,7 @@ def set_up(root: Path, venv: Path, own_torch: bool) -> bool:
         mend_torchaudio(venv / "bin" / "python")
         stamp.write_text(wanted)
         print(f"setup: {venv} is ready ({time.monotonic() - started:.0f} s)")
+    compile_sampler(root, venv / "bin" / "python")
     if fresh or not (root / "mlflow.db").exists():
         migrate(root, venv / "bin" / "python")
     return fresh
@@ -128,6 +130,12 @@ def mend_torchaudio(python: Path) -> None:
         print("setup: removed torchaudio's CUDA libraries, which this CPU build of torch cannot load")
     if status:
         raise SetupError("torchaudio cannot be imported beside the installed torch: install the two of one release")
+
+
+def compile_sampler(root: Path, python: Path) -> None:
+    """WaveNet's C++ sampler, where its library is not there yet. Without a compiler the set-up goes on."""
+    if (root / SAMPLER).exists():
+        subprocess.run([python, root / SAMPLER], cwd=root)
 
 
 def migrate(root: Path, python: Path) -> None:
