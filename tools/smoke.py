@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("assets", "pipelines", "profiles", "src", ".dvc/plots", ".dvc/config", "dvc.yaml", "params.yaml")
+NEEDED = ("assets", "native", "pipelines", "profiles", "src", ".dvc/plots", ".dvc/config", "dvc.yaml", "params.yaml")
 
 
 def copy(target: Path) -> None:
