@@ -4,6 +4,7 @@ VENV ?= .venv
 TORCH ?= pinned
 P ?= default
 SET ?=
+MODEL ?=
 
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
@@ -11,10 +12,10 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint format smoke profile ui clean clean-all
+.PHONY: help setup repro check test lint format smoke profile pretrained ui clean clean-all
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-10s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
 
 setup: ## build or update .venv (TORCH=own keeps an installed torch, VENV=... another environment)
 	@$(PYTHON) tools/setup.py --venv "$(VENV)" --torch "$(TORCH)"
@@ -42,6 +43,9 @@ smoke: setup ## the whole pipeline at toy sizes, in a copy (build/smoke) that le
 
 profile: setup ## set params.yaml to a profile: make profile P=smoke|default|real|gpu [SET="corpus.path=/my/voices"]
 	python -m pipelines.profile apply $(P) $(foreach one,$(SET),--set '$(one)')
+
+pretrained: setup ## make the starts that ship (assets/starts) from nothing, which takes hours: make pretrained [MODEL=tacotron]
+	python -m pipelines.pretrained train $(MODEL)
 
 ui: setup ## MLflow's pages at http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"

@@ -84,6 +84,8 @@ def dotted(values, prefix=""):
         ("adapt: {steps: [1, 5]}", "adapt.steps: [1, 5] must contain 0"),
         ("{episodes: {queries: 5}, evaluate: {queries: 6}}", "evaluate.queries: 6 exceeds episodes.queries (5)"),
         ("inner: {steps: [", "cannot be read as YAML"),
+        ("pretrain: {init: none, steps: 0}", "pretrain.steps: 0 steps from nothing (pretrain.init none)"),
+        ("per_model: {tacotron: {pretrain: {init: none, steps: 0}}}", "per_model.tacotron.pretrain.steps: 0 steps"),
         ("per_model: {tacotrn: {}}", "unknown key 'per_model.tacotrn'. Did you mean 'per_model.tacotron'?"),
         ("per_model: {tacotron: {evaluate: {}}}", "unknown key 'per_model.tacotron.evaluate'. Known here: pretrain"),
         ("per_model: {tacotron: {inner: {rat: 1}}}", "unknown key 'per_model.tacotron.inner.rat'. Did you mean"),

@@ -32,8 +32,8 @@ def apply(*arguments: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_the_profiles_are_the_four_that_are_documented():
-    assert NAMES == ["default", "gpu", "real", "smoke"]
+def test_the_profiles_are_those_that_are_documented():
+    assert NAMES == ["default", "gpu", "pretrained", "real", "smoke"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -82,7 +82,7 @@ def test_a_wrong_setting_is_refused_and_the_file_stays(project, wrong):
 def test_an_unknown_profile_names_those_there_are(project):
     status, output = apply("smok")
     assert status == 2
-    assert "There are: default, gpu, real, smoke" in output
+    assert "There are: default, gpu, pretrained, real, smoke" in output
 
 
 def test_a_broken_profile_is_one_message(project):

@@ -158,5 +158,5 @@ def test_nothing_is_removed_when_torchaudio_loads(packages):
 
 def test_make_lists_its_targets():
     done = subprocess.run(["make", "-C", str(REPO), "help"], capture_output=True, text=True, check=True, env=os.environ)
-    for target in ("setup", "repro", "test", "lint", "smoke", "profile", "ui", "clean"):
+    for target in ("setup", "repro", "test", "lint", "smoke", "profile", "pretrained", "ui", "clean"):
         assert f"make {target} " in done.stdout

@@ -19,10 +19,16 @@ NEEDED = ("assets", "native", "pipelines", "profiles", "src", ".dvc/plots", ".dv
 def copy(target: Path) -> None:
     """Makes ``target`` anew with what the pipeline needs, as a DVC project without git."""
     shutil.rmtree(target, ignore_errors=True)
+    update(target)
+
+
+def update(target: Path) -> None:
+    """The same, but what the pipeline has made there stays."""
     for name in NEEDED:
         source, place = ROOT / name, target / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
+            shutil.rmtree(place, ignore_errors=True)
             shutil.copytree(source, place, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
         else:
             shutil.copy2(source, place)
@@ -39,7 +45,7 @@ def run(target: Path, *command: str) -> None:
     """A command in the copy. Leaves the process with its status when it fails."""
     done = subprocess.run(command, cwd=target, env=environment(), check=False)
     if done.returncode:
-        sys.exit(f"smoke: '{' '.join(command)}' failed in {target}")
+        sys.exit(f"'{' '.join(command)}' failed in {target}")
 
 
 def main() -> None:

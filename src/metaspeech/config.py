@@ -73,8 +73,8 @@ class Episodes:
 class Tacotron:
     """Tacotron 2 sizes (Shen et al. 2018, section 2.2). `small` is for two cores, `paper` as published."""
 
-    preset: str = ranged("small", choices=("small", "paper", "tiny"))
-    reduction_factor: int = ranged(4, 1, 10)  # mel frames a decoder step
+    preset: str = ranged("small", choices=("small", "paper", "tiny"), of_weights=True)
+    reduction_factor: int = ranged(4, 1, 10, of_weights=True)  # mel frames a decoder step
     guided_attention: float = ranged(5.0, 0)  # weight of the guided attention loss
     guided_sigma: float = ranged(0.3, 0.05, 2)
     stop_weight: float = ranged(8.0, 0.1)  # of the positive class of the stop token
@@ -86,9 +86,9 @@ class Tacotron:
 class Wavenet:
     """WaveNet (van den Oord et al. 2016) from mel to waveform. `small` is for two cores, `paper` as published."""
 
-    preset: str = ranged("small", choices=("small", "paper", "tiny"))
-    output: str = ranged("mulaw", choices=("mulaw", "logistics", "gaussian"))  # distribution of the next sample
-    preemphasis: float = ranged(0.85, 0, 0.99)  # of the waveform that is modelled; undone after sampling
+    preset: str = ranged("small", choices=("small", "paper", "tiny"), of_weights=True)
+    output: str = ranged("mulaw", choices=("mulaw", "logistics", "gaussian"), of_weights=True)  # of the next sample
+    preemphasis: float = ranged(0.85, 0, 0.99, of_weights=True)  # of what is modelled; undone after sampling
     window: int = ranged(2048, 64)  # samples of each utterance that a loss is taken over, context included
     temperature: float = ranged(1.0, 0, 2)  # of the draws in synthesis
 
@@ -97,7 +97,8 @@ class Wavenet:
 class Pretrain:
     """Joint training over the training speakers: the common start."""
 
-    steps: int = ranged(1800, 1)
+    init: str = ranged("none", choices=("shipped", "none"))  # train on from the start that ships, or from nothing
+    steps: int = ranged(1800, 0)  # 0: the start as it is
     batch_size: int = ranged(16, 1)
     rate: float = ranged(2e-3, 1e-8, 10)
     final_rate: float = ranged(1e-4, 0, 10)  # cosine from rate to this
@@ -263,6 +264,12 @@ def for_model(params: Params, model: str) -> Params:
     return replace(params, **{name: replace(getattr(params, name), **own) for name, own in sections.items()})
 
 
+def weight_settings(params: Params, model: str) -> dict[str, Any]:
+    """The values of a model's section that decide the shapes or the meaning of its weights."""
+    section = getattr(params, model)
+    return {item.name: getattr(section, item.name) for item in fields(section) if item.metadata.get("of_weights")}
+
+
 def flat(params: Params) -> dict[str, Any]:
     """Every value under its dotted key: ``{"seed": 1, "corpus.source": "espeak", ...}``.
 
@@ -308,3 +315,11 @@ def _check_combinations(params: Params, source: str) -> None:
     ):
         for name in names:
             demand(name in table, f"{key}: '{name}' is not known. Known: {', '.join(table)}")
+    for model in params.models:
+        own, name = for_model(params, model).pretrain, "pretrain.steps"
+        if "steps" in getattr(params.per_model, model).pretrain:
+            name = f"per_model.{model}.{name}"
+        demand(
+            own.init == "shipped" or own.steps > 0,
+            f"{name}: 0 steps from nothing (pretrain.init none) leave {model} untrained. Expected at least 1",
+        )

@@ -14,9 +14,19 @@ from metaspeech.errors import UserError
 _NONE: Mapping[str, Any] = {}
 
 
-def ranged(default: Any, low: float | None = None, high: float | None = None, choices: tuple[str, ...] = ()) -> Any:
-    """A dataclass field with its inclusive range or its allowed values. A list field is checked item by item."""
-    metadata = {"low": low, "high": high, "choices": choices}
+def ranged(
+    default: Any,
+    low: float | None = None,
+    high: float | None = None,
+    choices: tuple[str, ...] = (),
+    of_weights: bool = False,
+) -> Any:
+    """A dataclass field with its inclusive range or its allowed values. A list field is checked item by item.
+
+    ``of_weights``: it decides the shapes or the meaning of a model's weights, so that weights trained with one value
+    are of no use with another.
+    """
+    metadata = {"low": low, "high": high, "choices": choices, "of_weights": of_weights}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

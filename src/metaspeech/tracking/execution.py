@@ -18,7 +18,7 @@ from yaml import YAMLError
 
 RUN_CHANGES = {"params.yaml", "dvc.lock"}  # told apart from a changed program: told by `overrides`, written by DVC
 
-OPTIONAL = "per_model."  # other keys are all in params.yaml; one that the commit lacks is not known to its code
+OPTIONAL = "per_model"  # may have keys that the commit lacks; of other sections its code would not know them
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def _overrides(root: Path, params: Mapping[str, Any]) -> tuple[str, ...]:
     for key, value in params.items():
         before = OmegaConf.select(committed, key, default=missing)
         is_new = before is missing
-        if before != value and (not is_new or key.startswith(OPTIONAL)):
+        if before != value and (not is_new or (key.startswith(f"{OPTIONAL}.") and OPTIONAL in committed)):
             changed.append(f"{'+' if is_new else ''}{key}={json.dumps(value) if isinstance(value, list) else value}")
     return tuple(changed)
 

@@ -14,18 +14,23 @@ from metaspeech.data.batch import SpeechBatch
 from metaspeech.models.base import SynthesisModel
 from metaspeech.seeds import mixed_seed
 
+SPREAD = 0.1  # of the training speakers' offsets in a model that knows no voices yet
+
 
 class JointLearner(pl.LightningModule):
     """Adam with warm-up and cosine decay on the model's own loss.
 
     Each training speaker has a voice vector, an offset from the model's own. They are left behind: what an algorithm
-    starts from is the model with their mean (:meth:`common_start`).
+    starts from is the model with their mean (:meth:`common_start`). ``spread`` is the deviation of the offsets at the
+    beginning; 0, for a model that is trained already, has it speak as itself.
     """
 
-    def __init__(self, model: SynthesisModel, speakers: int, settings: Pretrain, seed: int) -> None:
+    def __init__(
+        self, model: SynthesisModel, speakers: int, settings: Pretrain, seed: int, spread: float = SPREAD
+    ) -> None:
         super().__init__()
         self.model, self.settings, self.seed = model, settings, seed
-        self.voices = nn.Parameter(0.1 * torch.randn(speakers, len(model.voice)))
+        self.voices = nn.Parameter(spread * torch.randn(speakers, len(model.voice)))
 
     def common_start(self) -> nn.Module:
         """The trained model, speaking as the mean of the training speakers. Call once, after training."""
