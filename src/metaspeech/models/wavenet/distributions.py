@@ -17,6 +17,7 @@ CLASSES = 256
 MU = CLASSES - 1
 MIXTURES = 10
 LEAST_LOG_SCALE = -9.0
+START_LOG_SCALE = -3.0
 HALF_STEP = 1 / 65535  # half of a 16-bit step
 
 
@@ -25,6 +26,9 @@ class Output(Protocol):
 
     channels: int
     """That describe it: what the network ends in."""
+
+    def start(self) -> Tensor:
+        """(channels,) a description that fits silence and quiet speech: what training begins with."""
 
     def input_layer(self, channels: int) -> nn.Module:
         """Previous sample as :meth:`encode` gives it -> (..., channels)."""
@@ -40,6 +44,9 @@ class MuLaw:
     """Softmax over 256 classes of companded amplitude (van den Oord et al. 2016, section 2.2)."""
 
     channels = CLASSES
+
+    def start(self) -> Tensor:
+        return torch.zeros(CLASSES)
 
     def input_layer(self, channels: int) -> nn.Module:
         """A vector a class. At first it is near a linear function of the companded amplitude: classes that sound alike
@@ -63,6 +70,10 @@ class Logistics:
 
     channels = 3 * MIXTURES
 
+    def start(self) -> Tensor:
+        means = torch.linspace(-0.1, 0.1, MIXTURES)
+        return torch.cat([torch.zeros(MIXTURES), means, torch.full((MIXTURES,), START_LOG_SCALE)])
+
     def input_layer(self, channels: int) -> nn.Module:
         return Scalar(channels)
 
@@ -70,7 +81,7 @@ class Logistics:
         return waveform.clamp(-1, 1)
 
     def bits(self, description: Tensor, samples: Tensor) -> Tensor:
-        logits, means, log_scales = description.unflatten(-1, (3, MIXTURES)).unbind(-2)
+        logits, means, log_scales = description.chunk(3, dim=-1)
         log_scales = log_scales.clamp(min=LEAST_LOG_SCALE)
         centred, inverse = samples[..., None] - means, torch.exp(-log_scales)
         upper, lower = (centred + HALF_STEP) * inverse, (centred - HALF_STEP) * inverse
@@ -87,6 +98,9 @@ class Gaussian:
     """One Gaussian (Ping et al. 2019, "ClariNet", section 3.1); bits are of its density times a 16-bit step."""
 
     channels = 2
+
+    def start(self) -> Tensor:
+        return torch.tensor([0.0, START_LOG_SCALE])
 
     def input_layer(self, channels: int) -> nn.Module:
         return Scalar(channels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -13,6 +15,7 @@ from metaspeech.models.wavenet.conditioning import Conditioning
 from metaspeech.models.wavenet.distributions import OUTPUTS
 from metaspeech.models.wavenet.sizes import PRESETS
 from metaspeech.models.wavenet.stack import Stack
+from metaspeech.models.wavenet.vocoding import vocode
 
 VOICE_WIDTH = 32
 
@@ -30,8 +33,6 @@ class WaveNetModel(nn.Module):
         "Cross-entropy of each sample of the query recordings' (pre-emphasised) waveforms, given those before it and "
         "the mel, in bits; over one window of each recording, the same at every step."
     )
-    loss_label = "Bits per sample"
-    loss_explanation = "Cross-entropy of each sample of the query recordings given those before it, in bits."
 
     def __init__(self, config: Wavenet, features: FeatureSpec) -> None:
         super().__init__()
@@ -42,7 +43,7 @@ class WaveNetModel(nn.Module):
         self.conditioning = Conditioning(features.n_mels, self.sizes.conditioning, features.hop)
         self.voice = nn.Parameter(torch.zeros(VOICE_WIDTH))
         self.voice_projection = nn.Linear(VOICE_WIDTH, self.sizes.conditioning, bias=False)
-        self.stack = Stack(self.sizes, self.output.channels)
+        self.stack = Stack(self.sizes, self.output.start())
         self.window = -(-config.window // features.hop)  # frames
 
     @classmethod
@@ -81,6 +82,10 @@ class WaveNetModel(nn.Module):
         previous = functional.pad(samples, (1, 0))[:, :-1]
         described: Tensor = self.stack(self.input(self.output.encode(previous)), conditioning)
         return described
+
+    def vocode(self, mels: Sequence[Tensor], *, seeds: Sequence[int]) -> list[Tensor]:
+        """See :meth:`metaspeech.models.base.Vocoder.vocode`."""
+        return vocode(self, mels, seeds)
 
     @property
     def _length(self) -> int:

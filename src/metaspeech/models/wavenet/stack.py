@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,8 @@ class Layer(nn.Module):
         self.kernel, self.dilation = sizes.kernel, dilation
         self.convolution = nn.Linear(sizes.kernel * sizes.residual, 2 * sizes.gate)
         self.conditioning = nn.Linear(sizes.conditioning, 2 * sizes.gate, bias=False)
-        self.residual = nn.Linear(sizes.gate, sizes.residual)
-        with torch.no_grad():  # so that the sum over layers stays of the input's size
-            self.residual.weight.div_(math.sqrt(len(sizes.dilations)))
 
-    def gated(self, x: Tensor, conditioning: Tensor) -> Tensor:
+    def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """(batch, samples, residual), (batch, blocks, conditioning) -> (batch, samples, gate)"""
         taps = [self._delayed(x, (self.kernel - 1 - tap) * self.dilation) for tap in range(self.kernel)]
         z = self.convolution(torch.cat(taps, dim=-1))
@@ -43,24 +41,38 @@ class Layer(nn.Module):
 
 
 class Stack(nn.Module):
-    """All layers, their skip paths added up, and the two layers after that."""
+    """All layers with residual paths between them, their skip paths added up, and the two layers after that."""
 
-    def __init__(self, sizes: Sizes, channels: int) -> None:
+    def __init__(self, sizes: Sizes, start: Tensor) -> None:
+        """``start``: (channels,) what the network says of every sample before training."""
         super().__init__()
         self.layers = nn.ModuleList(Layer(sizes, dilation) for dilation in sizes.dilations)
+        self.residuals = nn.ModuleList(nn.Linear(sizes.gate, sizes.residual) for _ in sizes.dilations[1:])
+        with torch.no_grad():  # so that the sum over layers stays of the input's size
+            for residual in self.each_residual:
+                residual.weight.div_(math.sqrt(len(sizes.dilations)))
         # One matrix over all layers' outputs is the sum of the layers' own skip convolutions.
         self.skip = nn.Linear(len(self.layers) * sizes.gate, sizes.skip)
         self.head = nn.Linear(sizes.skip, sizes.head)
-        self.last = nn.Linear(sizes.head, channels)
+        self.last = nn.Linear(sizes.head, len(start))
         nn.init.zeros_(self.last.weight)
-        nn.init.zeros_(self.last.bias)
+        self.last.bias = nn.Parameter(start.clone())
+
+    @property
+    def each_layer(self) -> list[Layer]:
+        return cast(list[Layer], list(self.layers))
+
+    @property
+    def each_residual(self) -> list[nn.Linear]:
+        return cast(list[nn.Linear], list(self.residuals))
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """(batch, samples, residual), (batch, blocks, conditioning) -> (batch, samples, channels)"""
-        gated = []
-        for layer in self.layers:
-            gated.append(layer.gated(x, conditioning))
-            x = x + layer.residual(gated[-1])
+        first, *others = self.each_layer
+        gated = [first(x, conditioning)]
+        for residual, layer in zip(self.each_residual, others, strict=True):
+            x = x + residual(gated[-1])
+            gated.append(layer(x, conditioning))
         skip = torch.relu(self.skip(torch.cat(gated, dim=-1)))
         described: Tensor = self.last(torch.relu(self.head(skip)))
         return described
