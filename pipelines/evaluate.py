@@ -8,15 +8,10 @@ from tqdm import tqdm
 
 from metaspeech.data.episodes import read_episodes
 from metaspeech.evaluation import bench
-from metaspeech.evaluation.summary import (
-    compact_metrics,
-    curve_table,
-    headline_step,
-    speaker_means,
-    summarise,
-)
+from metaspeech.evaluation.summary import compact_metrics, curve_table, summarise
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
+from metaspeech.registry import MODELS, resolve
 from pipelines._stage import Stage, run_stage
 
 
@@ -38,29 +33,29 @@ def evaluate(stage: Stage) -> None:
         params=params,
         store=Path("data/prepared"),
         episodes=tuple(episodes),
+        systems=tuple(bench.systems({name: resolve(MODELS, name) for name in params.models}, params)),
+        voices=tuple(voices),
         audible=bench.audible_episodes(episodes, params.report.speakers),
         audio=stage.folder / "audio",
     )
-    jobs = list(bench.jobs(setup, voices))
+    jobs = list(bench.jobs(setup))
     done = ordered_map(bench.run, jobs, worker_count(settings.workers))
     outcomes = list(tqdm(done, "judging", total=len(jobs), unit="episode", mininterval=1.0))
 
     utterances = pd.DataFrame([row for outcome in outcomes for row in outcome.rows])
     curves = pd.concat([pd.read_parquet(adapted / f"{v.model}-{v.algorithm}" / "curves.parquet") for v in voices])
-    columns = bench.columns(settings.judges)
-    speakers = speaker_means(utterances, curves, [column.name for column in columns])
-    steps = sorted(set(params.adapt.steps))
     described = {
-        "models": params.models,
         "algorithms": params.algorithms,
-        "steps": steps,
-        "headline_step": headline_step(steps, params.adapt.tune_steps),
         "shots": settings.shots,
         "queries": settings.queries,
+        "vocoder_queries": min(settings.queries, settings.vocoder_queries),
         "seed": params.seed,
         "audible": sorted(setup.audible),
     }
-    summary = summarise(speakers, columns, described, bootstrap=settings.bootstrap, seed=params.seed)
+    columns = bench.columns(settings.judges)
+    summary, speakers = summarise(
+        utterances, curves, columns, setup.systems, described, bootstrap=settings.bootstrap, seed=params.seed
+    )
 
     for name, table in (("utterances", utterances), ("speakers", speakers)):
         with replacing(stage.folder / f"{name}.parquet") as path:

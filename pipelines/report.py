@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 from metaspeech.files import replacing
 from metaspeech.report.markdown import build_markdown
-from metaspeech.report.page import Provenance, Results, build_page
+from metaspeech.report.page import Provenance, build_page
+from metaspeech.report.results import Results
 from pipelines._stage import Stage, run_stage
 
 REPORTS = Path("reports")
@@ -15,8 +17,7 @@ LOGGED_SPEAKERS = 2  # with audio in MLflow
 def report(stage: Stage) -> None:
     title = stage.params.report.title
     results = Results(Path("results/evaluate"))
-    models = results.summary.settings["models"]
-    figures = {model: results.figures(model) for model in models}
+    figures = {system.name: results.figures(system.name) for system in results.summary.systems}
     page = build_page(results, figures, provenance(stage), title)
     summary = build_markdown(results.summary, title)
 
@@ -25,13 +26,13 @@ def report(stage: Stage) -> None:
             path.write_text(text, encoding="utf-8")
     stage.track.log_artifact(REPORTS)
     stage.track.log_table(results.speakers, "speakers")
-    for model, named in figures.items():
+    for system, named in [*figures.items(), ("breakdown", results.breakdown_figures())]:
         for name, figure in named.items():
-            stage.track.log_figure(figure, f"{model}-{name}")
+            stage.track.log_figure(figure, f"{system}-{name}")
     for episode_id in results.summary.settings["audible"][:LOGGED_SPEAKERS]:
         stage.track.log_artifact(results.audio / episode_id, f"audio/{episode_id}")
     stage.mirror_cached()
-    clips = sum(clip is not None for model in models for row in results.clips(model) for clip in row["clips"])
+    clips = page.count("<audio")
     stage.metrics({"page_megabytes": len(page.encode()) / 1e6, "clips": clips})
     print(f"{REPORTS / 'index.html'}: {len(page.encode()) / 1e6:.1f} MB, {clips} clips")
     print(summary)
@@ -47,9 +48,16 @@ def provenance(stage: Stage) -> Provenance:
         commit=execution.commit,
         dirty=execution.dirty,
         command=execution.reproduce("report"),
+        starts={model: start for model in stage.params.models if (start := _start(model))},
         stages=[(record.name, record.seconds) for record in records if record.stage != stage.name],
         params=sorted(params.items()),
     )
+
+
+def _start(model: str) -> dict[str, Any]:
+    """What pretraining of a model began with; empty where the stage did not say."""
+    path = Path("results/pretrain") / model / "start.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
 
 
 if __name__ == "__main__":

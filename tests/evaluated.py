@@ -1,4 +1,4 @@
-"""A small project for the stages evaluate and report: an untrained model and speakers of tones."""
+"""A small project for the stages evaluate and report: untrained models and speakers of tones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from speech import write_corpus
 
 from metaspeech import config
 from metaspeech.config import Params
-from metaspeech.data.episodes import split_corpus, stored_episodes, write_episodes
+from metaspeech.data.episodes import EpisodeSpec, split_corpus, stored_episodes, write_episodes
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.store import Store
 from metaspeech.models.base import parameters_of
@@ -24,12 +24,14 @@ from pipelines._stage import Stage
 STEPS = (0, 1, 2)
 PARAMS: dict[str, Any] = {
     "algorithms": ["transfer", "maml"],
-    "prepare": {"workers": 1},
+    "prepare": {"workers": 1, "statistics": ""},
     "episodes": {"val_speakers": 1, "test_speakers": 2, "text_split": "none", "shots": 2, "queries": 2},
+    "models": ["tacotron"],
     "tacotron": {"preset": "tiny"},
+    "wavenet": {"preset": "tiny"},
     "adapt": {"shots": [2], "steps": list(STEPS), "tune_steps": 1},
     "evaluate": {
-        "shots": 2, "queries": 2, "griffin_lim_iterations": 2, "max_seconds_ratio": 1.5, "bootstrap": 100, "workers": 1
+        "shots": 2, "queries": 2, "vocoder_steps": [0, 2], "vocoder_queries": 1, "griffin_lim_iterations": 2, "max_seconds_ratio": 1.5, "bootstrap": 100, "workers": 1
     },
     "report": {"speakers": 2, "title": "A <b>title</b> & more"},
 }  # fmt: skip
@@ -76,24 +78,32 @@ def write_inputs(project: Path, settings: Params) -> None:
     splits = split_corpus(store.manifest, settings.episodes, settings.seed)
     episodes = stored_episodes(splits, "test", settings.episodes, settings.seed)
     write_episodes(project / "data/episodes/test.parquet", episodes)
-    for seed, algorithm in enumerate(settings.algorithms):
-        torch.manual_seed(seed)
-        model = build_model("tacotron", settings, store.features())
-        name = f"tacotron-{algorithm}"
-        save_model(project / "models/meta_train" / name, model, "tacotron", settings, store.features())
-        base, rows = parameters_of(model), []
-        adapted_folder = project / "results/adapt" / name / "deltas"
-        adapted_folder.mkdir(parents=True)
-        for episode in episodes:
-            adapted = {
-                step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()}
-                for step in STEPS
-                if step
-            }
-            deltas.write(adapted_folder / f"{episode.episode_id}-2.safetensors", base, adapted)
-            owner = {"model": "tacotron", "algorithm": algorithm, "episode_id": episode.episode_id}
-            rows += [
-                {**owner, "speaker": episode.speaker, "shots": 2, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
-                for step in STEPS
-            ]
-        pd.DataFrame(rows).to_parquet(adapted_folder.parent / "curves.parquet", index=False)
+    for model in settings.models:
+        for seed, algorithm in enumerate(settings.algorithms):
+            write_adapted(project, settings, store, episodes, model, algorithm, seed)
+
+
+def write_adapted(
+    project: Path, settings: Params, store: Store, episodes: list[EpisodeSpec], model: str, algorithm: str, seed: int
+) -> None:
+    """What meta_train and adapt leave of one model and algorithm."""
+    torch.manual_seed(seed)
+    network = build_model(model, settings, store.features())
+    name = f"{model}-{algorithm}"
+    save_model(project / "models/meta_train" / name, network, model, settings, store.features())
+    base, rows = parameters_of(network), []
+    folder = project / "results/adapt" / name / "deltas"
+    folder.mkdir(parents=True)
+    for episode in episodes:
+        adapted = {
+            step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()}
+            for step in STEPS
+            if step
+        }
+        deltas.write(folder / f"{episode.episode_id}-2.safetensors", base, adapted)
+        owner = {"model": model, "algorithm": algorithm, "episode_id": episode.episode_id}
+        rows += [
+            {**owner, "speaker": episode.speaker, "shots": 2, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
+            for step in STEPS
+        ]
+    pd.DataFrame(rows).to_parquet(folder.parent / "curves.parquet", index=False)

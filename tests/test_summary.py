@@ -10,14 +10,8 @@ import pytest
 
 from metaspeech.errors import UserError
 from metaspeech.evaluation.judges.base import Column
-from metaspeech.evaluation.summary import (
-    Summary,
-    compact_metrics,
-    curve_table,
-    headline_step,
-    speaker_means,
-    summarise,
-)
+from metaspeech.evaluation.summary import Summary, compact_metrics, curve_table, summarise
+from metaspeech.evaluation.systems import System, headline_step
 from metaspeech.report.findings import findings
 from metaspeech.report.tables import comparison_rows, result_rows
 
@@ -58,11 +52,12 @@ def tables(effects, speakers=12, noise=0.01, seed=0, phoneme_error=0.4):
     return pd.DataFrame(rows), pd.DataFrame(curves)
 
 
-def summary_of(utterances, curves, **settings):
+def summary_of(utterances, curves, steps=STEPS, headline=5):
     algorithms = [name for name in utterances["algorithm"].unique() if name not in ("real", "copy")]
-    known = {"models": ["tacotron"], "algorithms": algorithms, "steps": list(STEPS), "headline_step": 5, "shots": 5}
-    speakers = speaker_means(utterances, curves, ["similarity", "phoneme_error"])
-    return summarise(speakers, COLUMNS, {**known, **settings}, bootstrap=300, seed=0)
+    system = System("tacotron", None, tuple(steps), headline, "Query loss", "Of training.")
+    settings = {"algorithms": algorithms, "shots": 5}
+    summary, _ = summarise(utterances, curves, COLUMNS, [system], settings, bootstrap=300, seed=0)
+    return summary
 
 
 def comparison(summary, algorithm, metric, step=5, against="transfer"):
@@ -139,7 +134,7 @@ def test_a_summary_survives_the_disk(tmp_path):
     summary.write(tmp_path / "summary.json")
     again = Summary.read(tmp_path / "summary.json")
     assert again.settings == summary.settings
-    for name in ("columns", "conditions", "counts", "comparisons"):
+    for name in ("columns", "conditions", "shared", "counts", "comparisons"):
         pd.testing.assert_frame_equal(getattr(again, name), getattr(summary, name).reset_index(drop=True))
     (tmp_path / "summary.json").write_text("[]")
     with pytest.raises(UserError, match="dvc repro"):
@@ -247,7 +242,7 @@ def test_one_algorithm_alone_is_compared_with_its_own_start():
 
 def test_no_adaptation_at_all_still_has_a_summary():
     utterances, curves = tables({"transfer": 0.0})
-    only = summary_of(utterances[utterances["step"] == 0], curves[curves["step"] == 0], steps=[0], headline_step=0)
+    only = summary_of(utterances[utterances["step"] == 0], curves[curves["step"] == 0], steps=[0], headline=0)
     assert only.comparisons.empty
     assert "could not be compared" in findings(only, "tacotron").headline
     assert not math.isnan(compact_metrics(only)["tacotron-transfer"]["similarity_0"])

@@ -9,26 +9,30 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from metaspeech.evaluation.style import INK, MUTED, RULE, colours, label, markers
-from metaspeech.evaluation.summary import BASELINE, Summary
+from metaspeech.evaluation.breakdown import Breakdown
+from metaspeech.evaluation.comparisons import BASELINE
+from metaspeech.evaluation.style import INK, MUTED, RULE, colours, in_sentence, label, markers
+from metaspeech.evaluation.summary import Summary
 
 WIDTH, HEIGHT = 4.6, 3.3  # inches
 
 
 def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
     """A metric over adaptation steps, a line an algorithm with its 95 % band; the references as level lines."""
-    table, shots = summary.conditions, summary.settings["shots"]
-    of_metric = table[table["metric"] == metric]
-    rows = of_metric[(of_metric["model"] == model) & (of_metric["shots"] == shots)]
+    table, shots, system = summary.conditions, summary.settings["shots"], summary.system(model)
+    rows = table[(table["metric"] == metric) & (table["model"] == model) & (table["shots"] == shots)]
     algorithms = [name for name in summary.settings["algorithms"] if name in set(rows["algorithm"])]
     colour, marker = colours(algorithms), markers(algorithms)
     figure, axes = _figure(WIDTH, HEIGHT)
-    references = of_metric[of_metric["model"] == ""].set_index("algorithm")["mean"].sort_values()
+    known = summary.references(system)
+    references = known[known["metric"] == metric].set_index("algorithm")["mean"].sort_values()
+    if metric == "mcd":  # of a recording to itself: 0, which would only flatten the curves
+        references = references.drop("real", errors="ignore")
     for place, (name, level) in enumerate(references.items()):
         above = place == len(references) - 1  # the lower line is named below it, so that near ones do not collide
         axes.axhline(level, color=MUTED, linewidth=1, linestyle="-" if name == "real" else (0, (4, 3)))
         axes.annotate(
-            label(str(name)).lower(),
+            in_sentence(label(str(name))),
             (1, level),
             xycoords=("axes fraction", "data"),
             xytext=(0, 3 if above else -3),
@@ -53,7 +57,7 @@ def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
         )
     axes.set_xticks(sorted(set(rows["step"])))
     axes.set_xlabel("adaptation steps")
-    axes.set_ylabel(_column(summary, metric, "label"))
+    axes.set_ylabel(summary.label(metric, system))
     axes.margins(x=0.04, y=0.1)
     return figure
 
@@ -65,7 +69,8 @@ def paired_differences(summary: Summary, speakers: pd.DataFrame, model: str, met
         None where there is nothing to compare.
     """
     settings, table = summary.settings, summary.comparisons
-    step, shots = settings["headline_step"], settings["shots"]
+    system, shots = summary.system(model), settings["shots"]
+    step = system.headline_step
     if table.empty:
         return None
     chosen = table[(table["model"] == model) & (table["against"] == BASELINE) & (table["metric"] == metric)]
@@ -88,11 +93,42 @@ def paired_differences(summary: Summary, speakers: pd.DataFrame, model: str, met
         axes.plot([mean], [place], color=INK, marker="|", markersize=11, markeredgewidth=1.6)
     axes.set_yticks(range(len(algorithms)), [label(name) for name in algorithms])
     axes.set_ylim(len(algorithms) - 0.5, -0.5)
-    axes.set_xlabel(f"{_column(summary, metric, 'label').lower()}, difference to {label(BASELINE).lower()}")
+    axes.set_xlabel(f"{in_sentence(summary.label(metric, system))}, difference to {label(BASELINE).lower()}")
     axes.grid(axis="x", color=RULE, linewidth=0.7)
     axes.grid(axis="y", visible=False)
     axes.spines["left"].set_visible(False)
     axes.tick_params(left=False)
+    return figure
+
+
+def breakdown_plot(breakdown: Breakdown, labels: Mapping[str, str], algorithms: Sequence[str]) -> Figure:
+    """From the recording to the whole chain, a line a place: each measure with its 95 % interval.
+
+    Args:
+        breakdown: the places and what was measured at them.
+        labels: metric -> label, a panel each.
+        algorithms: of the legend that the figure stands under; what depends on one has its colour.
+    """
+    colour, marker = colours(algorithms), markers(algorithms)
+    figure = Figure(figsize=(10.8, 0.7 + 0.6 * len(breakdown.places)), layout="constrained")
+    figure.patch.set_alpha(0)
+    grid = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
+    for axes, (metric, name) in zip(grid, labels.items(), strict=True):
+        _bare(axes)
+        for line, place in enumerate(breakdown.places):
+            found = breakdown.measured(place, metric)
+            for index, (algorithm, (mean, low, high)) in enumerate(found.items()):
+                y = line + 0.18 * (index - (len(found) - 1) / 2)
+                ink = colour.get(algorithm, INK)
+                axes.plot([low, high], [y, y], color=ink, linewidth=1.4, alpha=0.6)
+                axes.plot([mean], [y], color=ink, marker=marker.get(algorithm, "|"), markersize=5)
+        axes.set_xlabel(name)
+        axes.grid(axis="x", color=RULE, linewidth=0.7)
+        axes.grid(axis="y", visible=False)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(left=False)
+    grid[0].set_yticks(range(len(breakdown.places)), [place.label for place in breakdown.places])
+    grid[0].set_ylim(len(breakdown.places) - 0.5, -0.5)
     return figure
 
 
@@ -152,6 +188,12 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
     axes = figure.subplots()
+    _bare(axes)
+    return figure, axes
+
+
+def _bare(axes: Axes) -> None:
+    """Two thin axes, a thin grid."""
     axes.patch.set_alpha(0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
@@ -162,7 +204,6 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8.5)
     axes.xaxis.label.set(color=INK, fontsize=9)
     axes.yaxis.label.set(color=INK, fontsize=9)
-    return figure, axes
 
 
 def _plain(axes: Axes) -> None:
@@ -170,7 +211,3 @@ def _plain(axes: Axes) -> None:
     axes.tick_params(left=False, labelleft=False, bottom=False, labelbottom=False)
     for spine in axes.spines.values():
         spine.set_visible(False)
-
-
-def _column(summary: Summary, metric: str, field: str) -> str:
-    return str(summary.columns.set_index("name").loc[metric, field])

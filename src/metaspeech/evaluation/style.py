@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "transfer": "Transfer"}
-LABELS |= {"real": "Real recording", "copy": "Copy synthesis"}
+LABELS |= {"real": "Real recording", "copy": "Copy, Griffin-Lim"}
 
 # Okabe and Ito (2008), told apart with any colour vision; the baseline is grey.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -19,6 +19,11 @@ INK, MUTED, RULE = "#1c1c22", "#6a6a73", "#dcdce2"  # text, secondary text, line
 
 def label(algorithm: str) -> str:
     return LABELS.get(algorithm, algorithm)
+
+
+def in_sentence(text: str) -> str:
+    """A label as it stands inside a sentence; one that begins with an abbreviation stays as it is."""
+    return text if text[:2].isupper() else text[:1].lower() + text[1:]
 
 
 def colours(algorithms: Iterable[str], baseline: str = "transfer") -> dict[str, str]:

@@ -12,17 +12,16 @@ from typing import Any
 import pandas as pd
 
 from metaspeech.errors import UserError
+from metaspeech.evaluation.comparisons import BASELINE, COMPARED, COMPARISON, CONDITION, compare
 from metaspeech.evaluation.judges.base import Column
-from metaspeech.evaluation.statistics import cluster_bootstrap, holm, sign_flip_test
+from metaspeech.evaluation.statistics import cluster_bootstrap
+from metaspeech.evaluation.systems import System
 from metaspeech.files import replacing
 
-LOSS = Column("loss", "Query loss", "lower", "Teacher-forced training loss on the query recordings.")
-BASELINE = "transfer"  # the algorithm that the others are compared with
-COMPARED = ("loss", "similarity", "phoneme_error")
-START = "step 0"
+LOSS = Column("loss", "Loss", "lower", "Of the model itself, on the query recordings.")
+MEANS = [*CONDITION, "metric", "mean", "low", "high", "speakers"]
+EMPTY = {"conditions": MEANS, "shared": MEANS, "comparisons": COMPARISON}  # columns of tables that may have no rows
 FLAGS = ["utterances", "stop_failures", "not_finite"]
-CONDITION = ["model", "algorithm", "shots", "step"]
-COMPARISON = [*CONDITION, "against", "metric", "difference", "low", "high", "p", "speakers"]
 
 
 @dataclass(frozen=True)
@@ -30,20 +29,43 @@ class Summary:
     """What evaluate found, in long tables.
 
     Attributes:
-        settings: models, algorithms, steps, headline_step, shots, queries, seed, audible, speakers, baseline.
+        settings: algorithms, shots, queries, vocoder_queries, seed, audible, speakers, baseline; systems by their
+            fields. See the property.
         columns: a row a metric: name, label, better, explanation.
-        conditions: a row a condition (model, algorithm, shots, step) and metric: mean, low, high, speakers. References
-            have no model and the algorithm "real" or "copy".
+        conditions: a row a condition (model, algorithm, shots, step) and metric: mean, low, high, speakers. "model" is
+            the name of a system. References have none and the algorithm "real" or "copy".
+        shared: the same over those queries alone that every system rendered, so that systems can be compared; empty
+            without a vocoder.
         counts: a row a condition: utterances, stop_failures, not_finite.
-        comparisons: a row a condition, metric and what it is compared ``against`` (the baseline at the same step, or
-            "step 0" of the same algorithm): difference, low, high, p, p_holm (adjusted over the algorithms), speakers.
+        comparisons: a row a condition, metric and what it is compared ``against``: difference, low, high, p, p_holm
+            (adjusted over the algorithms), speakers. See :func:`~metaspeech.evaluation.comparisons.compare`.
     """
 
     settings: Mapping[str, Any]
     columns: pd.DataFrame
     conditions: pd.DataFrame
+    shared: pd.DataFrame
     counts: pd.DataFrame
     comparisons: pd.DataFrame
+
+    @property
+    def systems(self) -> list[System]:
+        """What was evaluated, in the order in which it is told."""
+        return [System(**{**one, "steps": tuple(one["steps"])}) for one in self.settings["systems"]]
+
+    def system(self, name: str) -> System:
+        return next(system for system in self.systems if system.name == name)
+
+    def references(self, system: System) -> pd.DataFrame:
+        """Rows of ``conditions``: real recordings and copy synthesis, over the queries that the system rendered."""
+        table = self.shared if system.vocoder else self.conditions
+        return table[table["model"] == ""]
+
+    def label(self, metric: str, system: System) -> str:
+        """What a metric is called; the loss of each model has a name of its own."""
+        if metric == LOSS.name and system.loss_label:
+            return system.loss_label
+        return str(self.columns.set_index("name").loc[metric, "label"])
 
     def write(self, path: Path) -> None:
         tables = {name: _records(table) for name, table in vars(self).items() if name != "settings"}
@@ -56,7 +78,10 @@ class Summary:
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             settings = content.pop("settings")
-            return cls(settings, **{name: pd.DataFrame(rows) for name, rows in content.items()})
+            tables = {
+                name: pd.DataFrame(rows, columns=None if rows else EMPTY.get(name)) for name, rows in content.items()
+            }
+            return cls(settings, **tables)
         except FileNotFoundError:
             raise UserError(f"{path}: no such file. Make it: dvc repro evaluate") from None
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -81,40 +106,64 @@ def speaker_means(utterances: pd.DataFrame, curves: pd.DataFrame, metrics: Seque
     return table.assign(**{name: filled[name] for name in FLAGS})
 
 
+def shared_queries(utterances: pd.DataFrame) -> pd.DataFrame:
+    """The rows of those queries that every system rendered: with others, texts would be compared and not systems."""
+    rendered_by = utterances.groupby(["episode_id", "utt_id"])["model"].transform("nunique")
+    return utterances[rendered_by == utterances["model"].nunique()]
+
+
 def summarise(
-    speakers: pd.DataFrame, judged: Sequence[Column], settings: Mapping[str, Any], *, bootstrap: int, seed: int
-) -> Summary:
-    """Aggregates the table of :func:`speaker_means`, with the speaker as the unit.
+    utterances: pd.DataFrame,
+    curves: pd.DataFrame,
+    judged: Sequence[Column],
+    systems: Sequence[System],
+    settings: Mapping[str, Any],
+    *,
+    bootstrap: int,
+    seed: int,
+) -> tuple[Summary, pd.DataFrame]:
+    """Aggregates with the speaker as the unit. Returns the table of :func:`speaker_means` as well.
 
     Args:
-        speakers: that table.
+        utterances, curves: see :func:`speaker_means`.
         judged: the metrics besides the loss.
-        settings: kept as they are; ``speakers`` and ``baseline`` are added.
+        systems: what was evaluated.
+        settings: kept as they are; ``systems``, ``speakers`` and ``baseline`` are added.
         bootstrap, seed: resamples of speakers, and their seed.
     """
     columns = [LOSS, *judged]
-    conditions, counts = [], []
+    names = [column.name for column in judged]
+    speakers = speaker_means(utterances, curves, names)
+    shared = speaker_means(shared_queries(utterances), curves.iloc[:0], names)
+    if not any(system.vocoder for system in systems):
+        shared = shared.iloc[:0]
+    counts = speakers.groupby(CONDITION, sort=True)[FLAGS].sum().reset_index()
+    summary = Summary(
+        {
+            **settings,
+            "systems": [{**asdict(system), "steps": list(system.steps)} for system in systems],
+            "speakers": int(speakers["speaker"].nunique()),
+            "baseline": BASELINE,
+        },
+        pd.DataFrame([asdict(column) for column in columns]),
+        _means(speakers, columns, bootstrap, seed),
+        _means(shared, judged, bootstrap, seed),
+        counts,
+        compare(speakers, shared, systems, bootstrap, seed),
+    )
+    return summary, speakers
+
+
+def _means(speakers: pd.DataFrame, columns: Sequence[Column], bootstrap: int, seed: int) -> pd.DataFrame:
+    """A row a condition and metric. What was measured on no speaker has none."""
+    rows = []
     for key, group in speakers.groupby(CONDITION, sort=True):
-        named: dict[str, Any] = dict(zip(CONDITION, key, strict=True))
-        counts.append({**named, **{flag: int(group[flag].sum()) for flag in FLAGS}})
         for column in columns:
             interval = cluster_bootstrap(group[column.name], resamples=bootstrap, seed=seed)
             if interval.speakers:
-                conditions.append({**named, "metric": column.name, **asdict(interval)})
-    known = {**settings, "speakers": int(speakers["speaker"].nunique()), "baseline": BASELINE}
-    return Summary(
-        known,
-        pd.DataFrame([asdict(column) for column in columns]),
-        pd.DataFrame(conditions),
-        pd.DataFrame(counts),
-        _comparisons(speakers, bootstrap, seed),
-    )
-
-
-def headline_step(steps: Sequence[int], tuned: int) -> int:
-    """The step that findings are about: the one at which rates were tuned, else the first after adaptation began."""
-    later = sorted(step for step in set(steps) if step > 0)
-    return tuned if tuned in later else (later[0] if later else 0)
+                named = dict(zip(CONDITION, key, strict=True))
+                rows.append({**named, "metric": column.name, **asdict(interval)})
+    return pd.DataFrame(rows, columns=MEANS)
 
 
 def curve_table(summary: Summary) -> pd.DataFrame:
@@ -130,54 +179,25 @@ def curve_table(summary: Summary) -> pd.DataFrame:
 
 
 def compact_metrics(summary: Summary) -> dict[str, dict[str, float]]:
-    """For ``dvc metrics``: each algorithm at the headline and the last step, and the references."""
-    headline, last = summary.settings["headline_step"], max(summary.settings["steps"])
+    """For ``dvc metrics``: each algorithm at the headline and the last step of a system, and the references."""
     metrics: dict[str, dict[str, float]] = {}
-    wanted = summary.conditions[summary.conditions["metric"].isin(COMPARED)]
-    for row in _records(wanted):
-        if not row["model"]:
-            metrics.setdefault(row["algorithm"], {})[row["metric"]] = row["mean"]
-        elif row["shots"] == summary.settings["shots"] and row["step"] in (headline, last):
-            metrics.setdefault(f"{row['model']}-{row['algorithm']}", {})[f"{row['metric']}_{row['step']}"] = row["mean"]
-    counts = summary.counts[summary.counts["model"] != ""]
-    for (model, algorithm), group in counts.groupby(["model", "algorithm"]):
-        metrics.setdefault(f"{model}-{algorithm}", {})["stop_failures"] = float(
-            group["stop_failures"].sum() / max(1, group["utterances"].sum())
-        )
+    shots, systems = summary.settings["shots"], {system.name: system for system in summary.systems}
+
+    def of(model: str, algorithm: str) -> dict[str, float]:
+        name = f"{model}-{algorithm}".replace("+", "-") if model else algorithm  # MLflow takes no + in a name
+        return metrics.setdefault(name, {})
+
+    for row in _records(summary.conditions[summary.conditions["metric"].isin(COMPARED)]):
+        model, step = row["model"], row["step"]
+        if not model:
+            of("", row["algorithm"])[row["metric"]] = row["mean"]
+        elif row["shots"] == shots and step in (systems[model].headline_step, systems[model].steps[-1]):
+            of(model, row["algorithm"])[f"{row['metric']}_{step}"] = row["mean"]
+    totals = summary.counts.groupby(["model", "algorithm"])[FLAGS].sum().reset_index()
+    for row in _records(totals):
+        if row["model"] and systems[row["model"]].acoustic:
+            of(row["model"], row["algorithm"])["stop_failures"] = row["stop_failures"] / max(1, row["utterances"])
     return metrics
-
-
-def _comparisons(speakers: pd.DataFrame, bootstrap: int, seed: int) -> pd.DataFrame:
-    """Each algorithm with the baseline at the same step, and with its own step 0 (what adaptation itself does)."""
-    adapted = speakers[speakers["model"] != ""]
-    at = {tuple(key): rows.set_index("speaker") for key, rows in adapted.groupby(CONDITION)}
-    rows: list[dict[str, Any]] = []
-    for (model, algorithm, shots, step), own in at.items():
-        others = {BASELINE: (model, BASELINE, shots, step), START: (model, algorithm, shots, 0)}
-        for against, key in others.items():
-            if key not in at or at[key] is own:
-                continue
-            named = {"model": model, "algorithm": algorithm, "shots": shots, "step": step, "against": against}
-            for metric in COMPARED:
-                if metric in own:
-                    rows.append({**named, "metric": metric, **_paired(own[metric], at[key][metric], bootstrap, seed)})
-    table = pd.DataFrame(rows, columns=COMPARISON)
-    table = table[table["speakers"] > 0]
-    family = table.groupby(["model", "shots", "step", "against", "metric"])["p"]
-    return table.assign(p_holm=family.transform(lambda p: holm(list(p))))
-
-
-def _paired(own: pd.Series[float], other: pd.Series[float], bootstrap: int, seed: int) -> dict[str, float]:
-    """Speaker by speaker; a speaker that either side could not be measured on is left out, and the count says so."""
-    differences = own - other  # aligned by the index, the speaker
-    interval = cluster_bootstrap(differences, resamples=bootstrap, seed=seed)
-    return {
-        "difference": interval.mean,
-        "low": interval.low,
-        "high": interval.high,
-        "p": sign_flip_test(differences, seed=seed),
-        "speakers": interval.speakers,
-    }
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

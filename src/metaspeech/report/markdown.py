@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from metaspeech.evaluation.summary import Summary
 from metaspeech.report.findings import findings
-from metaspeech.report.tables import result_rows
+from metaspeech.report.tables import result_columns, result_rows
 
 
 def build_markdown(summary: Summary, title: str) -> str:
-    """A section a model: headline, details, table."""
+    """A section a system: headline, details, table."""
     lines = [f"# {_escaped(title)}", ""]
-    for model in summary.settings["models"]:
-        found = findings(summary, model)
-        lines += [f"## {_escaped(model)}", "", _escaped(found.headline), ""]
+    for system in summary.systems:
+        found = findings(summary, system.name)
+        lines += [f"## {_escaped(system.title)}", "", _escaped(found.headline), ""]
         lines += [f"- {_escaped(detail)}" for detail in found.details]
-        labels = [_escaped(name) for name in summary.columns["label"]]
-        lines += ["", f"| start | step | {' | '.join(labels)} | did not stop |", "|---" * (len(labels) + 3) + "|"]
-        for row in result_rows(summary, model):
+        labels = [_escaped(summary.label(name, system)) for name in result_columns(summary, system.name)]
+        labels += ["did not stop"] if system.acoustic else []
+        lines += ["", f"| start | step | {' | '.join(labels)} |", "|---" * (len(labels) + 2) + "|"]
+        for row in result_rows(summary, system.name):
             cells = [f"{cell.text} ({', '.join(cell.notes)})" if cell.notes else cell.text for cell in row.cells]
             lines.append(f"| {' | '.join(_escaped(one) for one in [row.name, row.step, *cells])} |")
         lines.append("")

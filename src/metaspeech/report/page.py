@@ -5,22 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
-import pandas as pd
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from metaspeech.errors import UserError
-from metaspeech.evaluation import plots
-from metaspeech.evaluation.style import BASELINE_COLOUR, INK, MUTED, PALETTE, RULE, colours, label
+from metaspeech.evaluation.breakdown import breakdowns
+from metaspeech.evaluation.comparisons import START
+from metaspeech.evaluation.style import BASELINE_COLOUR, INK, MUTED, PALETTE, RULE, colours, in_sentence, label
 from metaspeech.evaluation.summary import Summary
-from metaspeech.report.findings import findings
-from metaspeech.report.media import inline_svg, mp3_uri
-from metaspeech.report.tables import compared_metrics, comparison_rows, result_rows
+from metaspeech.evaluation.systems import System
+from metaspeech.report.findings import best_algorithm, findings
+from metaspeech.report.listening import listening_panels
+from metaspeech.report.media import inline_svg
+from metaspeech.report.results import Results
+from metaspeech.report.tables import (
+    breakdown_metrics,
+    breakdown_rows,
+    compared_metrics,
+    comparison_rows,
+    result_columns,
+    result_rows,
+)
 
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", BASELINE_COLOUR: "baseline"}
 VARIABLES |= {colour: f"series-{index}" for index, colour in enumerate(PALETTE)}
@@ -34,87 +41,9 @@ class Provenance:
     commit: str
     dirty: bool
     command: str  # that makes it again
+    starts: Mapping[str, Mapping[str, Any]]  # model -> start.json of its pretraining, where there is one
     stages: list[tuple[str, float]]  # name, seconds
     params: list[tuple[str, Any]]  # key, value
-
-
-class Results:
-    """What the evaluate stage left in its folder."""
-
-    def __init__(self, folder: Path) -> None:
-        """Raises UserError when something is absent."""
-        self.audio = folder / "audio"
-        self.summary = Summary.read(folder / "summary.json")
-        try:
-            self.speakers = pd.read_parquet(folder / "speakers.parquet")
-            self.utterances = pd.read_parquet(folder / "utterances.parquet")
-            with np.load(self.audio / "panels.npz", allow_pickle=False) as panels:
-                self.panels = dict(panels)
-        except (OSError, ValueError) as error:
-            raise UserError(f"{folder}: incomplete ({error}). Make it again: dvc repro --force evaluate") from None
-
-    def figures(self, model: str) -> dict[str, Figure]:
-        """The figures of a model by name: curves, paired differences, spectrograms, alignments."""
-        metrics = compared_metrics(self.summary)
-        found = {name: plots.adaptation_curve(self.summary, model, name) for name in metrics}
-        for name in metrics:
-            paired = plots.paired_differences(self.summary, self.speakers, model, name)
-            if paired is not None:
-                found[f"{name}_paired"] = paired
-        return found | self._panels(model)
-
-    def shown_steps(self) -> list[int]:
-        """Before adaptation, at the headline step, at the last."""
-        settings = self.summary.settings
-        return sorted({0, settings["headline_step"], max(settings["steps"])})
-
-    def clips(self, model: str) -> list[dict[str, Any]]:
-        """A row a speaker with audio: the query's text, and an address (or None) for each condition."""
-        conditions = ["real", "copy"] + [
-            f"{model}-{algorithm}-{step}"
-            for algorithm in self.summary.settings["algorithms"]
-            for step in self.shown_steps()
-        ]
-        rows = []
-        for episode_id in self.summary.settings["audible"]:
-            first = self._first_query(episode_id)
-            paths = [self.audio / episode_id / f"{condition}.flac" for condition in conditions]
-            clips = [mp3_uri(path) if path.is_file() else None for path in paths]
-            rows.append({"speaker": str(first["speaker"]), "text": str(first["text"]), "clips": clips})
-        return rows
-
-    def _first_query(self, episode_id: str) -> pd.Series[Any]:
-        rows = self.utterances[self.utterances["episode_id"] == episode_id]
-        return rows[rows["algorithm"] == "real"].iloc[0]
-
-    def _panels(self, model: str) -> dict[str, Figure]:
-        """Spectrograms and alignments of the first audible episode."""
-        audible = self.summary.settings["audible"]
-        if not audible:
-            return {}
-        episode_id, algorithms, steps = audible[0], self.summary.settings["algorithms"], self.shown_steps()
-        after = [f"step {step}" for step in steps]
-        mels: dict[tuple[int, int], np.ndarray] = {}
-        alignments: dict[tuple[int, int], np.ndarray] = {}
-        real = self.panels[f"{episode_id}/real/mel"]
-        for row, algorithm in enumerate(algorithms):
-            mels[row, 0] = real
-            for column, step in enumerate(steps):
-                condition = f"{episode_id}/{model}-{algorithm}-{step}"
-                if f"{condition}/mel" in self.panels:
-                    mels[row, column + 1] = self.panels[f"{condition}/mel"]
-                if f"{condition}/alignment" in self.panels:
-                    alignments[row, column] = self.panels[f"{condition}/alignment"]
-        names = [label(name) for name in algorithms]
-        seconds = float(self._first_query(episode_id)["seconds"]) / len(real)
-        grids = {
-            "spectrograms": plots.panel_grid(
-                mels, names, ["real recording", *after], seconds=seconds, ylabel="mel band"
-            )
-        }
-        if alignments:
-            grids["alignments"] = plots.panel_grid(alignments, names, after, seconds=0, ylabel="character")
-        return grids
 
 
 def build_page(
@@ -123,7 +52,7 @@ def build_page(
     """The page as HTML. Everything that comes from a corpus or params is escaped.
 
     Args:
-        figures: model -> name -> figure, as :meth:`Results.figures` gives them.
+        figures: system -> name -> figure, as :meth:`Results.figures` gives them.
     """
     summary = results.summary
     environment = jinja2.Environment(
@@ -135,33 +64,85 @@ def build_page(
     )
     algorithms = summary.settings["algorithms"]
     palette = {name: f"var(--{VARIABLES[colour]})" for name, colour in colours(algorithms).items()}
-    models = [
-        {
-            "name": model,
-            "findings": findings(summary, model),
-            "figures": {
-                name: Markup(inline_svg(figure, f"{model}: {name.replace('_', ' ')}", VARIABLES))
-                for name, figure in figures[model].items()
-            },
-            "results": result_rows(summary, model),
-            "comparisons": comparison_rows(summary, model),
-            "clips": results.clips(model),
-        }
-        for model in summary.settings["models"]
-    ]
     return environment.get_template("template.html").render(
         title=title,
         settings=summary.settings,
-        columns=summary.columns.to_dict(orient="records"),
-        compared=compared_metrics(summary),
-        models=models,
+        columns=summary.columns.set_index("name").to_dict(orient="index"),
+        systems=[_system(summary, system, figures[system.name]) for system in summary.systems],
+        several=len(summary.systems) > 1,
+        breakdowns=_breakdowns(results),
         algorithms=[(name, label(name), palette[name]) for name in algorithms],
         palette=palette,
+        panels=listening_panels(results),
+        starts=[start_sentence(model, start) for model, start in provenance.starts.items()],
         shown_steps=results.shown_steps(),
         provenance=provenance,
         css=Markup(_own("page.css")),
         script=Markup(_own("player.js")),
     )
+
+
+def start_sentence(model: str, start: Mapping[str, Any]) -> str:
+    """What pretraining of a model began with, by its start.json."""
+    if start.get("init") != "shipped":
+        return f"{model} was trained from random weights."
+    known = [
+        f"{start['steps']:,} steps" if start.get("steps") else "",
+        f"on {start['corpus']}" if start.get("corpus") else "",
+        f"of {start['hours']:.3g} h" if start.get("hours") else "",
+    ]
+    trained = " ".join(["", *filter(None, known)])
+    origin = f"the shipped weights {start.get('name', '')}".rstrip()
+    digest = f"; sha256 {str(start['sha256'])[:12]}" if start.get("sha256") else ""
+    return f"{model} was trained from {origin}{f': {trained}' if trained else ''}{digest}."
+
+
+def _system(summary: Summary, system: System, figures: Mapping[str, Figure]) -> dict[str, Any]:
+    """What the page shows of a system."""
+    return {
+        "name": system.name,
+        "title": system.title,
+        "role": system.role,
+        "headline_step": system.headline_step,
+        "vocoder": system.vocoder,
+        "loss_label": system.loss_label,
+        "loss_explanation": system.loss_explanation,
+        "findings": findings(summary, system.name),
+        "figures": {name: _svg(figure, f"{system.name}: {name.replace('_', ' ')}") for name, figure in figures.items()},
+        "compared": [(name, summary.label(name, system)) for name in compared_metrics(summary, system.name)],
+        "measured": [(name, summary.label(name, system)) for name in result_columns(summary, system.name)],
+        "results": result_rows(summary, system.name),
+        "against_baseline": comparison_rows(summary, system.name),
+        "against_start": comparison_rows(summary, system.name, START),
+    }
+
+
+def _breakdowns(results: Results) -> list[dict[str, Any]]:
+    """Where the damage comes from: figure, sentences and table, the latter of the algorithm that the headline names."""
+    summary, shown = results.summary, []
+    drawn = results.breakdown_figures()
+    labels = summary.columns.set_index("name")["label"]
+    for one in breakdowns(summary):
+        best = best_algorithm(summary, one.system.name)
+        if one.system.name not in drawn or best is None:
+            continue
+        names = [(name, in_sentence(str(labels[name]))) for name in breakdown_metrics(summary) if name != "mcd"]
+        shown.append(
+            {
+                "title": one.system.title,
+                "step": one.system.headline_step,
+                "algorithm": label(best),
+                "figure": _svg(drawn[one.system.name], f"{one.system.name}: where the damage comes from"),
+                "sentences": [text for text in (one.sentence(metric, name, best) for metric, name in names) if text],
+                "columns": breakdown_metrics(summary),
+                "rows": breakdown_rows(summary, one, best),
+            }
+        )
+    return shown
+
+
+def _svg(figure: Figure, title: str) -> Markup:
+    return Markup(inline_svg(figure, title, VARIABLES))
 
 
 def _own(name: str) -> str:

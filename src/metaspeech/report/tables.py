@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
+from metaspeech.evaluation.breakdown import METRICS, Breakdown
+from metaspeech.evaluation.comparisons import BASELINE, COMPARED
 from metaspeech.evaluation.style import label, number, p_value
-from metaspeech.evaluation.summary import BASELINE, COMPARED, Summary
-from metaspeech.report.findings import LEVEL
+from metaspeech.evaluation.summary import Summary
+from metaspeech.report.view import LEVEL
 
 
 @dataclass(frozen=True)
@@ -32,28 +34,34 @@ class Row:
     cells: list[Cell] = field(default_factory=list)
 
 
+def result_columns(summary: Summary, model: str) -> list[str]:
+    """Metrics of a system: all but the loss where it has none."""
+    present = _own_metrics(summary, model)
+    return [name for name in summary.columns["name"] if name != "loss" or name in present]
+
+
 def result_rows(summary: Summary, model: str) -> list[Row]:
     """References, then every algorithm and step: each metric with its interval, then stop failures."""
-    table = summary.conditions
+    table, system = summary.conditions, summary.system(model)
+    mine = table[(table["model"] == model) & (table["shots"] == summary.settings["shots"])]
     rows: list[Row] = []
     for algorithm, step in _conditions(summary, model):
-        here = table[(table["algorithm"] == algorithm) & (table["step"] == step)]
         reference = algorithm not in summary.settings["algorithms"]
-        here = here[here["model"] == ""] if reference else here[here["model"] == model]
-        here = here if reference else here[here["shots"] == summary.settings["shots"]]
-        measured = here.set_index("metric")
-        cells = [_measured(measured, name, summary.settings["speakers"]) for name in summary.columns["name"]]
-        cells.append(Cell("–") if reference else _stops(summary, model, algorithm, step))
+        here = summary.references(system) if reference else mine[mine["step"] == step]
+        measured = here[here["algorithm"] == algorithm].set_index("metric")
+        cells = [_measured(measured, name, summary.settings["speakers"]) for name in result_columns(summary, model)]
+        if system.acoustic:
+            cells.append(Cell("–") if reference else _stops(summary, model, algorithm, step))
         rows.append(_row(rows, algorithm, "" if reference else str(step), cells))
     return rows
 
 
-def comparison_rows(summary: Summary, model: str) -> list[Row]:
-    """Every algorithm but the baseline, step by step: the paired difference in each compared metric."""
+def comparison_rows(summary: Summary, model: str, against: str = BASELINE) -> list[Row]:
+    """Every algorithm that is compared ``against`` something, step by step: the paired difference in each metric."""
     table = summary.comparisons
     if table.empty:
         return []
-    table = table[(table["model"] == model) & (table["against"] == BASELINE)]
+    table = table[(table["model"] == model) & (table["against"] == against)]
     table = table[table["shots"] == summary.settings["shots"]]
     better = dict(zip(summary.columns["name"], summary.columns["better"], strict=True))
     fields = ("difference", "low", "high", "p_holm")
@@ -63,7 +71,7 @@ def comparison_rows(summary: Summary, model: str) -> list[Row]:
         if here.empty:
             continue
         cells = []
-        for metric in compared_metrics(summary):
+        for metric in compared_metrics(summary, model):
             if metric not in here.index:
                 cells.append(Cell("–"))
                 continue
@@ -76,21 +84,47 @@ def comparison_rows(summary: Summary, model: str) -> list[Row]:
     return rows
 
 
-def compared_metrics(summary: Summary) -> list[str]:
-    """Those of the compared metrics that were measured."""
-    known = set(summary.columns["name"])
-    return [name for name in COMPARED if name in known]
+def compared_metrics(summary: Summary, model: str) -> list[str]:
+    """Those of the compared metrics that a system has."""
+    present = _own_metrics(summary, model)
+    return [name for name in COMPARED if name in present]
+
+
+def breakdown_metrics(summary: Summary) -> list[str]:
+    """Those of the metrics of a breakdown that were measured."""
+    present = set(summary.shared["metric"])
+    return [name for name in METRICS if name in present]
+
+
+def breakdown_rows(summary: Summary, breakdown: Breakdown, algorithm: str) -> list[tuple[str, list[Cell]]]:
+    """The places on the way to the end of a chain that ``algorithm`` adapted, and the metrics at each."""
+    rows = []
+    for place in breakdown.places:
+        cells = []
+        for metric in breakdown_metrics(summary):
+            found = breakdown.measured(place, metric).get(place.reference or algorithm)
+            cells.append(_interval(*found) if found else Cell("–"))
+        rows.append((place.label, cells))
+    return rows
+
+
+def _own_metrics(summary: Summary, model: str) -> set[str]:
+    return set(summary.conditions[summary.conditions["model"] == model]["metric"])
 
 
 def _conditions(summary: Summary, model: str) -> list[tuple[str, int]]:
+    """The references, and whatever was measured on a system, be it the loss alone."""
+    table, order = summary.conditions, summary.settings["algorithms"]
+    known = set(summary.references(summary.system(model))["algorithm"])
+    references = [(name, 0) for name in ("real", "copy") if name in known]
     counts = summary.counts
-    synthesised = counts[counts["utterances"] > 0]
-    references = [(name, 0) for name in ("real", "copy") if name in set(synthesised["algorithm"])]
-    mine = synthesised[(synthesised["model"] == model) & (synthesised["shots"] == summary.settings["shots"])]
+    heard = counts[(counts["model"] == model) & (counts["utterances"] > 0)]
+    mine = pd.concat([table[table["model"] == model], heard])
+    mine = mine[mine["shots"] == summary.settings["shots"]]
     present = {(str(name), int(step)) for name, step in zip(mine["algorithm"], mine["step"], strict=True)}
-    steps = sorted(summary.settings["steps"])
-    adapted = [(name, step) for name in summary.settings["algorithms"] for step in steps if (name, step) in present]
-    return references + adapted
+    return references + sorted(
+        (one for one in present if one[0] in order), key=lambda one: (order.index(one[0]), one[1])
+    )
 
 
 def _row(rows: list[Row], algorithm: str, step: str, cells: list[Cell]) -> Row:
@@ -102,10 +136,13 @@ def _measured(table: pd.DataFrame, metric: str, speakers: int) -> Cell:
     if metric not in table.index:
         return Cell("–")
     mean, low, high, count = (float(table[name].loc[metric]) for name in ("mean", "low", "high", "speakers"))
-    notes = [f"{number(low)} to {number(high)}"] if math.isfinite(low) and low < high else []
-    if count < speakers:
-        notes.append(f"{count:.0f} of {speakers} speakers")
-    return Cell(number(mean), tuple(notes))
+    cell = _interval(mean, low, high)
+    fewer = (f"{count:.0f} of {speakers} speakers",) if count < speakers else ()
+    return replace(cell, notes=cell.notes + fewer)
+
+
+def _interval(mean: float, low: float, high: float) -> Cell:
+    return Cell(number(mean), (f"{number(low)} to {number(high)}",) if math.isfinite(low) and low < high else ())
 
 
 def _stops(summary: Summary, model: str, algorithm: str, step: int) -> Cell:

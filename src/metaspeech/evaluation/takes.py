@@ -1,0 +1,128 @@
+"""Every query of an episode under every condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from metaspeech.audio.features import LogMel
+from metaspeech.config import Params
+from metaspeech.data.episodes import EpisodeSpec
+from metaspeech.data.store import Store
+from metaspeech.evaluation.rendering import Rendered, griffin_lim, speak, utterance_seed, vocode
+from metaspeech.evaluation.systems import COPY, REAL, Role, System, condition
+from metaspeech.models.base import Parameters, parameters_of, with_parameters
+from metaspeech.training import deltas
+from metaspeech.training.checkpoint import load_model
+
+
+@dataclass(frozen=True)
+class Voice:
+    """What adaptation of a model started from, and what it left for each episode."""
+
+    model: str
+    algorithm: str
+    checkpoint: Path  # folder
+    deltas: Path  # folder
+
+
+@dataclass(frozen=True)
+class Take:
+    """One query under one condition."""
+
+    utt_id: str
+    model: str  # name of a system; empty for a reference
+    algorithm: str  # of a reference: REAL or COPY
+    step: int
+    audio: np.ndarray | None  # at the store's rate; None: nothing to listen to
+    mel: np.ndarray  # what the audio was made from; of a vocoder's: what it sounds like
+    alignment: np.ndarray | None
+    stopped: bool
+
+    @property
+    def condition(self) -> str:
+        return condition(self.model, self.algorithm, self.step)
+
+
+class TakeMaker:
+    """Renders queries. Keeps the models of one algorithm loaded."""
+
+    def __init__(self, params: Params, store: Store, systems: Sequence[System], voices: Sequence[Voice]) -> None:
+        self.params, self.settings, self.store, self.systems = params, params.evaluate, store, systems
+        self._voices = {(voice.model, voice.algorithm): voice for voice in voices}
+        self._model = lru_cache(maxsize=len(params.models))(self._load)
+        self._log_mel = LogMel.from_settings(store.settings)
+
+    def references(self, episode: EpisodeSpec) -> list[Take]:
+        takes = []
+        for utt_id in episode.query[: self.settings.queries]:
+            real = Rendered(self.store.mel(utt_id))
+            takes.append(self._take(utt_id, "", REAL, 0, real, self.store.audio(utt_id)))
+            takes.append(self._take(utt_id, "", COPY, 0, real, self._griffin_lim(utt_id, real)))
+        return takes
+
+    def adapted(self, algorithm: str, episode: EpisodeSpec) -> list[Take]:
+        """The queries by every system, adapted by ``algorithm`` on the episode's support set."""
+        queries = episode.query[: self.settings.queries]
+        recorded = [Rendered(self.store.mel(utt_id)) for utt_id in queries]
+        mels: dict[tuple[str | None, int], list[Rendered]] = {
+            (None, step): recorded for step in self.params.adapt.steps
+        }
+        takes = []
+        for system, step, model in self._models("acoustic", algorithm, episode):
+            ratio, seed = self.settings.max_seconds_ratio, self.params.seed
+            spoken = speak(model, self.store, queries, max_seconds_ratio=ratio, seed=seed)
+            mels[system.acoustic, step] = spoken
+            for utt_id, mel in zip(queries, spoken, strict=True):
+                takes.append(self._take(utt_id, system.name, algorithm, step, mel, self._griffin_lim(utt_id, mel)))
+        heard = queries[: self.settings.vocoder_queries]
+        for system, step, model in self._models("vocoder", algorithm, episode):
+            inputs = [
+                (one.name, utt_id, mel)
+                for one in self.systems
+                if one.vocoder == system.vocoder
+                for utt_id, mel in zip(heard, mels[one.acoustic, step], strict=False)
+            ]
+            for (name, utt_id, mel), audio in zip(inputs, self._vocoded(model, inputs), strict=True):
+                takes.append(self._take(utt_id, name, algorithm, step, self._seen(audio, mel), audio))
+        return takes
+
+    def _models(self, role: Role, algorithm: str, episode: EpisodeSpec) -> Iterator[tuple[System, int, nn.Module]]:
+        """Every system of one model, its steps, and that model, which the next step overwrites."""
+        for system in self.systems:
+            if system.role != role:
+                continue
+            voice = self._voices[system.name, algorithm]
+            model, start = self._model(voice.checkpoint)
+            path = voice.deltas / f"{episode.episode_id}-{self.settings.shots}.safetensors"
+            for step in system.steps:
+                yield system, step, with_parameters(model, deltas.read(path, start, step))
+
+    def _take(
+        self, utt_id: str, model: str, algorithm: str, step: int, mel: Rendered, audio: np.ndarray | None
+    ) -> Take:
+        return Take(utt_id, model, algorithm, step, audio, mel.mel, mel.alignment, mel.stopped)
+
+    def _griffin_lim(self, utt_id: str, mel: Rendered) -> np.ndarray | None:
+        seed = utterance_seed(self.params.seed, utt_id)
+        return griffin_lim(self.store, mel.mel, iterations=self.settings.griffin_lim_iterations, seed=seed)
+
+    def _vocoded(self, model: nn.Module, inputs: Sequence[tuple[str, str, Rendered]]) -> list[np.ndarray | None]:
+        seeds = [utterance_seed(self.params.seed, utt_id) for _, utt_id, _ in inputs]
+        return vocode(model, self.store, [mel.mel for _, _, mel in inputs], seeds=seeds)
+
+    def _seen(self, audio: np.ndarray | None, mel: Rendered) -> Rendered:
+        """With the mel of the sound itself, since a vocoder may make something else of the one that it was given."""
+        if audio is None:
+            return mel
+        return replace(mel, mel=self._log_mel(torch.from_numpy(audio)).numpy()[: len(mel.mel)])
+
+    def _load(self, checkpoint: Path) -> tuple[nn.Module, Parameters]:
+        model = load_model(checkpoint, self.params, self.store.features())
+        return model, {name: value.clone() for name, value in parameters_of(model).items()}
