@@ -10,18 +10,14 @@ namespace {
 
 using namespace wavenet;
 
-#ifndef WAVENET_AHEAD
-#define WAVENET_AHEAD 1024
-#endif
-constexpr int kAhead = WAVENET_AHEAD;  // floats between what is read and what is prefetched
-
 // Vectors of outputs that are summed at a time: what fits the registers beside the inputs and a row of weights.
 constexpr int tile_of(int streams) {
   return kRegisters == 32 ? (streams == 1 ? 16 : streams == 2 ? 12 : streams == 4 ? 6 : 3)
                           : (streams == 1 ? 8 : streams == 2 ? 6 : streams == 4 ? 3 : 1);
 }
 
-// sums[b][n] += sum over rows of x[b][row] * weights[row][n]
+// sums[b][n] += sum over rows of x[b][row] * weights[row][n]. Weights are one straight line from the first layer to the
+// last, which the processor prefetches by itself; prefetch instructions made it slower.
 template <int B, int N>
 WAVENET_INLINE void accumulate(Vec (&sums)[B][N], const float* w, size_t stride, const float* const* x, int rows) {
   const float* inputs[B];
@@ -29,10 +25,7 @@ WAVENET_INLINE void accumulate(Vec (&sums)[B][N], const float* w, size_t stride,
   for (int row = 0; row < rows; ++row, w += stride) {
     Vec weights[N];
 #pragma GCC unroll 16
-    for (int n = 0; n < N; ++n) {
-      weights[n] = load(w + n * kWidth);
-      if (n * kWidth % 16 == 0) WAVENET_PREFETCH(w + kAhead + n * kWidth);  // 16 floats are a cache line
-    }
+    for (int n = 0; n < N; ++n) weights[n] = load(w + n * kWidth);
 #pragma GCC unroll 8
     for (int b = 0; b < B; ++b) {
       const Vec input = splat(inputs[b][row]);
@@ -234,7 +227,6 @@ struct Pass {
     for (int b = 0; b < B; ++b)
       for (size_t i = 0; i < net.skip_padded; i += kWidth) store(skip[b] + i, max(load(skip[b] + i), splat(0.0f)));
     each_tile<tile_of(B)>(net.head1.vectors, Affine<B, true>{net.head1, skip, nullptr, net.head1_bias, head});
-    for (int i = 0; i < 2 * kAhead; i += 16) WAVENET_PREFETCH(net.begin + i);
     each_tile<tile_of(B)>(net.head2.vectors, Affine<B, false>{net.head2, head, nullptr, net.head2_bias, outputs});
   }
 
@@ -255,7 +247,7 @@ struct Pass {
       queue[b] += layer.reach * padded;
       if (number + 1 < net.layers) {
         const float* next = queue[b] + streams[b]->position[number + 1] * padded;
-        for (size_t i = 0; i < padded; i += 16) WAVENET_PREFETCH(next + i);
+        for (size_t i = 0; i < padded; i += 16) WAVENET_PREFETCH(next + i);  // 16 floats are a cache line
       }
       if (++position >= layer.reach) position = 0;
     }
@@ -310,7 +302,6 @@ float products_of_group(const Net& net, const float* inputs, size_t length, floa
       product(net.layer[number].mix);
     }
     product(net.head1);
-    for (int i = 0; i < 2 * kAhead; i += 16) WAVENET_PREFETCH(net.begin + i);
     product(net.head2);
   }
   return room[0];

@@ -25,7 +25,7 @@ struct Layer {
   int reach;  // samples in the queue: (taps - 1) * dilation
 };
 
-// Weights in the order in which they are read, so that hardware and software prefetch find a straight line.
+// Weights lie in the order in which they are read.
 struct Net {
   int layers, taps, residual, half, skip, head, outputs, output, hold, rows;
   int width;  // floats in a vector; sizes below are padded to it
@@ -35,7 +35,6 @@ struct Net {
   const Layer* layer;
   Matrix head1, head2;
   const float *head1_bias, *head2_bias;
-  const float* begin;  // of the first layer's weights
 };
 
 // One utterance. Its memory, in this order: conditioning of the current block (layers, 2 half_padded), residual and skip

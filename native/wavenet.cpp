@@ -184,7 +184,6 @@ std::shared_ptr<PackedNet> pack(const wavenet_sizes& s, const int32_t* dilations
   float* at = packed->weights->data();
   const auto take = [&](size_t count) { return std::exchange(at, at + count); };
 
-  net.begin = at;
   packed->layers.resize(net.layers);
   const int R = net.residual, S = net.skip, half = net.half;
   for (int number = 0; number < net.layers; ++number) {
