@@ -257,7 +257,7 @@ def wait_for(address: str, server: subprocess.Popen) -> None:
 @pytest.fixture
 def checkout(tmp_path) -> Path:
     """A git checkout with one commit."""
-    (tmp_path / "params.yaml").write_text("seed: 1\ninner:\n  rate: 0.2\n  modules: ['*']\n")
+    (tmp_path / "params.yaml").write_text("seed: 1\ninner:\n  rate: 0.2\n  modules: ['*']\nper_model: {}\n")
     (tmp_path / "code.py").write_text("1\n")
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
