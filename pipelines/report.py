@@ -48,16 +48,16 @@ def provenance(stage: Stage) -> Provenance:
         commit=execution.commit,
         dirty=execution.dirty,
         command=execution.reproduce("report"),
-        starts={model: start for model in stage.params.models if (start := _start(model))},
+        starts=starts(stage.params.models),
         stages=[(record.name, record.seconds) for record in records if record.stage != stage.name],
         params=sorted(params.items()),
     )
 
 
-def _start(model: str) -> dict[str, Any]:
-    """What pretraining of a model began with; empty where the stage did not say."""
-    path = Path("results/pretrain") / model / "start.json"
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+def starts(models: list[str]) -> dict[str, Any]:
+    """What pretraining of each model began with; without those whose pretraining did not say."""
+    paths = {model: Path("results/pretrain") / model / "start.json" for model in models}
+    return {model: json.loads(path.read_text(encoding="utf-8")) for model, path in paths.items() if path.exists()}
 
 
 if __name__ == "__main__":

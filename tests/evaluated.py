@@ -10,11 +10,12 @@ import pandas as pd
 import torch
 from speech import write_corpus
 
-from metaspeech import config
+from metaspeech import config, registry
 from metaspeech.config import Params
-from metaspeech.data.episodes import EpisodeSpec, split_corpus, stored_episodes, write_episodes
+from metaspeech.data.episodes import EpisodeSpec, read_episodes, split_corpus, stored_episodes, write_episodes
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.store import Store
+from metaspeech.evaluation import bench
 from metaspeech.models.base import parameters_of
 from metaspeech.tracking import Execution, Record, StageRun
 from metaspeech.training import deltas
@@ -31,7 +32,8 @@ PARAMS: dict[str, Any] = {
     "wavenet": {"preset": "tiny"},
     "adapt": {"shots": [2], "steps": list(STEPS), "tune_steps": 1},
     "evaluate": {
-        "shots": 2, "queries": 2, "vocoder_steps": [0, 2], "vocoder_queries": 1, "griffin_lim_iterations": 2, "max_seconds_ratio": 1.5, "bootstrap": 100, "workers": 1
+        "shots": 2, "queries": 2, "vocoder_steps": [0, 2], "vocoder_queries": 1, "griffin_lim_iterations": 2,
+        "max_seconds_ratio": 1.5, "bootstrap": 100, "workers": 1,
     },
     "report": {"speakers": 2, "title": "A <b>title</b> & more"},
 }  # fmt: skip
@@ -107,3 +109,21 @@ def write_adapted(
             for step in STEPS
         ]
     pd.DataFrame(rows).to_parquet(folder.parent / "curves.parquet", index=False)
+
+
+def run_first(settings: Params, audio: Path) -> pd.DataFrame:
+    """The rows of the first test episode under MAML, in the project of the current folder."""
+    classes = {name: registry.resolve(registry.MODELS, name) for name in settings.models}
+    models, adapted = Path("models/meta_train"), Path("results/adapt")
+    setup = bench.Bench(
+        params=settings,
+        store=Path("data/prepared"),
+        episodes=tuple(read_episodes(Path("data/episodes/test.parquet"))),
+        systems=tuple(bench.systems(classes, settings)),
+        voices=tuple(
+            bench.Voice(name, "maml", models / f"{name}-maml", adapted / f"{name}-maml/deltas") for name in classes
+        ),
+        audible=frozenset(),
+        audio=audio,
+    )
+    return pd.DataFrame(bench.run(bench.Job(setup, setup.episodes[0], "maml")).rows)

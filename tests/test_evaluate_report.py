@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import evaluated
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from markup import Balanced
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
@@ -131,28 +131,9 @@ def test_diverged_parameters_are_counted_and_do_not_stop_the_stage(project, tmp_
         return [replace(one, mel=one.mel * np.float32(np.nan)) for one in loud(*args, **kwargs)]
 
     monkeypatch.setattr(takes, "speak", diverged)
-    rows = run_first(evaluated.params(), tmp_path)
+    rows = evaluated.run_first(evaluated.params(), tmp_path)
     assert not rows["finite"].any()
     assert rows["similarity"].isna().all()
-
-
-def run_first(settings, audio, audible=frozenset()):
-    """The rows of the first episode under the last algorithm."""
-    setup = bench.Bench(
-        params=settings,
-        store=Path("data/prepared"),
-        episodes=_episodes(),
-        systems=tuple(
-            bench.systems({name: registry.resolve(registry.MODELS, name) for name in settings.models}, settings)
-        ),
-        voices=tuple(
-            takes.Voice(name, "maml", Path(f"models/meta_train/{name}-maml"), Path(f"results/adapt/{name}-maml/deltas"))
-            for name in settings.models
-        ),
-        audible=audible,
-        audio=audio,
-    )
-    return pd.DataFrame(bench.run(bench.Job(setup, setup.episodes[0], "maml")).rows)
 
 
 def test_enrolment_holds_no_synthesised_text(project):
@@ -304,27 +285,3 @@ def _chromium(folder, path, *arguments):
     flags += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={folder / 'profile'}"]
     command = [str(CHROMIUM), *flags, *arguments, path.as_uri()]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=90).stdout
-
-
-class Balanced(HTMLParser):
-    """Tags that were opened and not closed, how often each occurs, and what they refer to."""
-
-    VOID = frozenset({"meta", "link", "img", "br", "input", "path", "use", "image", "rect"})
-
-    def __init__(self):
-        super().__init__()
-        self.open, self.counts, self.addresses = [], {}, []
-
-    def handle_starttag(self, tag, attrs):
-        self.handle_startendtag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_startendtag(self, tag, attrs):
-        self.counts[tag] = self.counts.get(tag, 0) + 1
-        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "srcset", "action")]
-
-    def handle_endtag(self, tag):
-        if tag not in self.VOID:
-            assert self.open, f"</{tag}> closes nothing"
-            assert self.open.pop() == tag

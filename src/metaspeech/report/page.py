@@ -41,7 +41,7 @@ class Provenance:
     commit: str
     dirty: bool
     command: str  # that makes it again
-    starts: Mapping[str, Mapping[str, Any]]  # model -> start.json of its pretraining, where there is one
+    starts: Mapping[str, Mapping[str, Any] | None]  # model -> start.json of its pretraining, where that is known
     stages: list[tuple[str, float]]  # name, seconds
     params: list[tuple[str, Any]]  # key, value
 
@@ -82,19 +82,14 @@ def build_page(
     )
 
 
-def start_sentence(model: str, start: Mapping[str, Any]) -> str:
+def start_sentence(model: str, start: Mapping[str, Any] | None) -> str:
     """What pretraining of a model began with, by its start.json."""
-    if start.get("init") != "shipped":
+    if not start:
         return f"{model} was trained from random weights."
-    known = [
-        f"{start['steps']:,} steps" if start.get("steps") else "",
-        f"on {start['corpus']}" if start.get("corpus") else "",
-        f"of {start['hours']:.3g} h" if start.get("hours") else "",
-    ]
-    trained = " ".join(["", *filter(None, known)])
-    origin = f"the shipped weights {start.get('name', '')}".rstrip()
-    digest = f"; sha256 {str(start['sha256'])[:12]}" if start.get("sha256") else ""
-    return f"{model} was trained from {origin}{f': {trained}' if trained else ''}{digest}."
+    return (
+        f"{model} was trained from {start['name']}: {start['steps']:,} steps on {start['hours']:.3g} h of "
+        f"{start['corpus']}, {start['speakers']} speakers; sha256 {start['sha256'][:12]}."
+    )
 
 
 def _system(summary: Summary, system: System, figures: Mapping[str, Figure]) -> dict[str, Any]:

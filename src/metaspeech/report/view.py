@@ -81,8 +81,8 @@ class View:
     def against(self, other: str, metric: str) -> pd.DataFrame:
         """Comparisons at the headline step, those ahead and the best first, with columns gain, ahead and behind."""
         table = self.comparisons
-        if table.empty:
-            return table
+        if table.empty or metric not in self.better:
+            return table.iloc[:0].assign(gain=0.0, ahead=False, behind=False)
         rows = table[(table["against"] == other) & (table["metric"] == metric) & (table["step"] == self.step)]
         gain, certain = self.sign(metric) * rows["difference"], rows["p_holm"] < LEVEL
         rows = rows.assign(gain=gain, ahead=certain & (gain > 0), behind=certain & (gain < 0))
