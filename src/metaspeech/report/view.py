@@ -29,7 +29,6 @@ class View:
         self.step, self.shots, self.speakers = self.system.headline_step, settings["shots"], settings["speakers"]
         self.better: dict[str, str] = dict(zip(summary.columns["name"], summary.columns["better"], strict=True))
         self.means = self._means(summary, name)
-        self.algorithms: list[str] = [one for one in settings["algorithms"] if any(key[1] == one for key in self.means)]
         references = summary.references(self.system)
         self.references: dict[Any, float] = references.set_index(["metric", "algorithm"])["mean"].to_dict()
         self._copies = self._means(summary, self.system.vocoder) if self.system.role == "chain" else {}
@@ -37,6 +36,8 @@ class View:
         self.comparisons = table[(table["model"] == name) & (table["shots"] == self.shots)] if len(table) else table
         counts = summary.counts
         self.counts = counts[(counts["model"] == name) & (counts["shots"] == self.shots)]
+        adapted = set(self.counts["algorithm"])
+        self.algorithms: list[str] = [one for one in settings["algorithms"] if one in adapted]
 
     @property
     def metric(self) -> str | None:
