@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metaspeech.errors import UserError
 from metaspeech.models.wavenet.sampling.engine import Doubles
 from metaspeech.models.wavenet.sampling.weights import Floats, SamplerWeights
 
@@ -60,16 +61,19 @@ class ReferenceStreams:
         device, output = self.engine.device, self.engine.settings.output
         draws = torch.from_numpy(uniforms).to(device)
         fed_back = None if forced is None else torch.from_numpy(forced).to(device)
-        samples, described = [], []
+        samples, described, finite = [], [], torch.ones((), dtype=torch.bool, device=device)
         for number in range(uniforms.shape[1]):
             y = self._step()
             sample = draw(y, output, draws[:, number], temperature)
             self.previous = sample if fed_back is None else fed_back[:, number]
             samples.append(sample)
+            finite = finite & y.isfinite().all()
             if outputs is not None:
                 described.append(y)
         if outputs is not None:
             outputs[:] = torch.stack(described, dim=1).cpu().numpy()
+        if not bool(finite):  # one look a chunk: each would wait for a GPU
+            raise UserError("WaveNet sampler: outputs are not finite")
         drawn: Floats = torch.stack(samples, dim=1).cpu().numpy()
         return drawn
 

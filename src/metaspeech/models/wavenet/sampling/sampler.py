@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import queue
 import threading
@@ -22,6 +23,8 @@ BACKEND = "METASPEECH_WAVENET_BACKEND"  # environment: what "auto" stands for
 MAX_SAMPLES = 2**25  # of an utterance: 35 minutes at 16 kHz
 MAX_TOTAL = 2**28  # of a request
 MAX_TEMPERATURE = 100.0
+
+_log = logging.getLogger(__name__)
 
 Callback = Callable[[int, int, Floats], None]
 
@@ -93,6 +96,8 @@ def open_engine(weights: SamplerWeights, backend: str = "auto", device: str = "c
         backend = "reference"
     if backend == "auto":
         backend = next(name for name in ("native", "numba", "reference") if not _reason(name))
+        if backend != "native":
+            _log.warning("WaveNet samples by %s, not by native code: %s", backend, _reason("native"))
     if backend not in NAMES:
         raise UserError(f"WaveNet sampler: backend {backend!r}, expected auto, {', '.join(NAMES)}")
     if device != "cpu" and backend != "reference":
