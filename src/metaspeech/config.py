@@ -97,8 +97,8 @@ class Wavenet:
 class Pretrain:
     """Joint training over the training speakers: the common start."""
 
-    init: str = ranged("none", choices=("shipped", "none"))  # train on from the start that ships, or from nothing
-    steps: int = ranged(1800, 0)  # 0: the start as it is
+    init: str = ranged("shipped", choices=("shipped", "none"))  # train on from the start that ships, or from nothing
+    steps: int = ranged(0, 0)  # 0: the start as it is
     batch_size: int = ranged(16, 1)
     rate: float = ranged(2e-3, 1e-8, 10)
     final_rate: float = ranged(1e-4, 0, 10)  # cosine from rate to this
