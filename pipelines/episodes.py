@@ -6,6 +6,7 @@ from pathlib import Path
 
 from metaspeech.data.episodes import split_corpus, stored_episodes, write_episodes, write_pool
 from metaspeech.data.store import Store
+from metaspeech.data.texts import read_texts
 from metaspeech.registry import REPRESENTATIONS, resolve
 from metaspeech.tasks.representation import represent, write_representation
 from pipelines._stage import Stage, run_stage
@@ -17,7 +18,8 @@ EPISODES = Path("data/episodes")
 def episodes(stage: Stage) -> None:
     config, seed = stage.params.episodes, stage.params.data_seed
     store = Store(PREPARED)
-    splits = split_corpus(store.manifest, config, seed)
+    texts = read_texts(Path(config.held_out_texts)) if config.held_out_texts else ()
+    splits = split_corpus(store.manifest, config, seed, texts)
     held_out = {split: stored_episodes(splits, split, config, seed) for split in ("val", "test")}
     tasks = [spec for specs in held_out.values() for spec in specs]
     representation = resolve(REPRESENTATIONS, config.representation)()

@@ -14,32 +14,36 @@ import typer
 
 from metaspeech import config
 from metaspeech.errors import UserError
+from metaspeech.files import replacing
 from metaspeech.registry import MODELS
 from tools import smoke
 
 STARTS = Path("assets/starts")
 STATISTICS = Path("assets/mel_statistics.json")
+HELD_OUT_TEXTS = Path("assets/held_out_texts.txt")
 BUILD = Path("build/pretrained")
 
 Names = Annotated[list[str] | None, typer.Argument(help="Models; all of them when none is named.")]
-Run = Annotated[Path, typer.Option("--from", help="The folder of a project in which the stages have run.")]
+HELP = "The folder of a project in which the stages have run."
+Run = Annotated[Path, typer.Option("--from", help=HELP)]
 
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
 @app.command()
 def train(models: Names = None) -> None:
-    """Trains in a copy of the project with the profile 'pretrained', and exports. An interrupted one goes on."""
-    chosen = models or list(MODELS)
-    smoke.update(BUILD)
-    smoke.run(BUILD, sys.executable, "-m", "pipelines.profile", "apply", "pretrained", "--set", f"models={chosen}")
-    smoke.run(BUILD, sys.executable, "-m", "dvc", "repro", *(f"pretrain@{model}" for model in chosen))
-    export(chosen, BUILD)
+    """Trains each in a copy of the project with its profile, and exports. An interrupted one goes on."""
+    for model in models or list(MODELS):
+        folder = BUILD / model
+        smoke.update(folder)
+        smoke.run(folder, sys.executable, "-m", "pipelines.profile", "apply", f"pretrained_{model}")
+        smoke.run(folder, sys.executable, "-m", "dvc", "repro", f"pretrain@{model}")
+        export(model, folder)
 
 
 @app.command()
-def export(models: Names = None, run: Run = BUILD) -> None:
-    """Makes assets/starts/<model> of the models that a run has pretrained."""
+def export(model: Annotated[str, typer.Argument(help="A model.")], run: Run) -> None:
+    """Makes assets/starts/<model> of what a run has pretrained."""
     from metaspeech.data.episodes import read_episodes, read_pool
     from metaspeech.data.store import Store
     from metaspeech.tracking import Record
@@ -49,15 +53,14 @@ def export(models: Names = None, run: Run = BUILD) -> None:
         params, store = config.load(run / "params.yaml"), Store(run / "data/prepared")
         pool = read_pool(run / "data/episodes/train.parquet")
         held_out = [store.batch(spec.query) for spec in read_episodes(run / "data/episodes/val.parquet")]
-        for model in models or list(MODELS):
-            start = export_start(
-                STARTS / model,
-                run / "models/pretrain" / model / "model.safetensors",
-                model, params, store, pool, held_out,
-                corpus=_read(run / "data/corpus/corpus.json"),
-                record=Record.read(run / "results/runs/pretrain" / f"{model}.json"),
-            )  # fmt: skip
-            typer.echo(f"{start.folder}: {start.steps} steps, validation {start.card['validation']}")
+        start = export_start(
+            STARTS / model,
+            run / "models/pretrain" / model / "model.safetensors",
+            model, params, store, pool, held_out,
+            corpus=_read(run / "data/corpus/corpus.json"),
+            record=Record.read(run / "results/runs/pretrain" / f"{model}.json"),
+        )  # fmt: skip
+        typer.echo(f"{start.folder}: {start.steps} steps, validation {start.card['validation']}")
     except (UserError, FileNotFoundError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
@@ -72,6 +75,21 @@ def statistics(run: Run) -> None:
     made_from = {key: corpus[key] for key in ("source", "speakers", "utterances", "hours", "licence")}
     write_statistics(STATISTICS, MelStatistics(store["mel_mean"], store["mel_std"]), store["settings"], made_from)
     typer.echo(f"{STATISTICS}: of {corpus['speakers']} speakers, {corpus['hours']:.2f} h of {corpus['source']}")
+
+
+@app.command()
+def held_out_texts(run: Run) -> None:
+    """Makes assets/held_out_texts.txt the texts of a run's val and test speakers."""
+    from metaspeech.data.episodes import split_corpus
+    from metaspeech.data.store import Store
+
+    params, store = config.load(run / "params.yaml"), Store(run / "data/prepared")
+    splits = split_corpus(store.manifest, params.episodes, params.data_seed)
+    held_out = [utt_id for split in ("val", "test") for pool in splits.pools[split].values() for utt_id in pool]
+    texts = sorted({splits.texts[utt_id] for utt_id in held_out})
+    with replacing(HELD_OUT_TEXTS) as temporary:
+        temporary.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    typer.echo(f"{HELD_OUT_TEXTS}: {len(texts)} texts")
 
 
 def _read(path: Path) -> dict[str, Any]:

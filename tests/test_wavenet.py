@@ -141,7 +141,7 @@ def test_a_sample_is_not_told_itself():
 
 def test_before_training_every_class_is_as_likely():
     loss, _ = model(trained=False)(batch())
-    assert float(loss) == pytest.approx(8)
+    assert loss.item() == pytest.approx(8)
 
 
 def test_padding_does_not_matter():

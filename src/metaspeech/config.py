@@ -62,6 +62,7 @@ class Episodes:
     val_speakers: int = ranged(6, 1)
     test_speakers: int = ranged(12, 1)
     text_split: str = ranged("phrases", choices=("phrases", "words", "none"))
+    held_out_texts: str = ""  # a file of texts, one a line: val and test speakers keep only these, train speakers none
     shots: int = ranged(5, 1)  # support utterances in training, and the most that adapt may use
     queries: int = ranged(5, 1)
     tasks_per_speaker: int = ranged(1, 1)  # stored val and test tasks

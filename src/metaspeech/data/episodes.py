@@ -6,7 +6,7 @@ order of the manifest nor, for a stored episode, on any other speaker.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -59,7 +59,7 @@ class EpisodeSpec:
     query: tuple[str, ...]
 
 
-def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int) -> Splits:
+def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int, held_out_texts: Collection[str] = ()) -> Splits:
     """Divides speakers, then texts.
 
     ``text_split``: with "phrases" a text belongs to one split; spoken by speakers of several, it is given to one of
@@ -73,6 +73,7 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int) -> Splits:
         manifest: columns speaker and text, with utt_id as the index or as a column.
         config: the section ``episodes`` of the params.
         seed: decides every draw.
+        held_out_texts: where there are any, val and test speakers keep only these, and train speakers none of them.
 
     Raises:
         UserError: too few speakers with enough recordings remain.
@@ -90,6 +91,9 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int) -> Splits:
         roles = _roles(candidates, config, seed)
         kept = rows[rows["speaker"].isin(candidates)]
         kept = kept.assign(split=kept["speaker"].map(roles))
+        if held_out_texts:
+            held_out = kept["phrase"].isin({phrase(text) for text in held_out_texts})
+            kept = kept[held_out != (kept["split"] == "train")]
         if config.text_split != "none":
             kept = disjoint_texts(kept, config.text_split, needed, seed)
         counts = _usable(kept, config).reindex(candidates, fill_value=0)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from functools import lru_cache
 from hashlib import blake2b
+from pathlib import Path
 
 import pandas as pd
 
+from metaspeech.errors import UserError
 from metaspeech.text.normalise import words
 
 _LEAST_WEIGHT = 0.2  # of a split in the draw for a shared text, so that few unseen speakers still get texts
@@ -23,6 +25,18 @@ def hashed(*parts: object) -> float:
     """A number in [0, 1) that follows from the parts, the same on every machine."""
     digest = blake2b("\x1f".join(map(str, parts)).encode(), digest_size=8).digest()
     return (int.from_bytes(digest, "big") >> 11) / 2**53
+
+
+def read_texts(path: Path) -> list[str]:
+    """The texts of a file, one a line. Raises UserError when it cannot be read or has none."""
+    try:
+        texts = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read ({error}). episodes.held_out_texts must be a file of texts") from None
+    texts = [text for text in texts if phrase(text)]
+    if not texts:
+        raise UserError(f"{path}: holds no text. Expected one a line, or episodes.held_out_texts empty")
+    return texts
 
 
 def disjoint_texts(rows: pd.DataFrame, how: str, needed: int, seed: int) -> pd.DataFrame:
