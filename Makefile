@@ -12,7 +12,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test lint format smoke profile pretrained ui clean clean-all
+.PHONY: help setup repro check test fuzz lint format smoke profile pretrained ui clean clean-all
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -28,6 +28,11 @@ repro: setup check ## run the pipeline: whatever changed since the last time, up
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+fuzz: setup ## hostile input to the C++ sampler under AddressSanitizer (needs g++)
+	METASPEECH_WAVENET_LIBRARY="$$(python src/metaspeech/models/wavenet/sampling/build.py --sanitize | tail -n 1)" \
+	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
+	OMP_NUM_THREADS=1 python -m pytest -p no:cacheprovider tests/test_native_fuzz.py
 
 lint: setup ## ruff, and mypy --strict on src/
 	ruff check .
