@@ -25,7 +25,7 @@ namespace {
 
 using namespace wavenet;
 
-constexpr int64_t kMaxLayers = 256, kMaxWidth = 4096, kMaxHold = 1 << 16, kMaxReach = 1 << 22, kMaxState = 1 << 28;
+constexpr int64_t kMaxLayers = 256, kMaxWidth = 4096, kMaxHold = 1 << 16, kMaxReach = 1 << 22, kMaxState = 1 << 26;
 constexpr int64_t kMaxWeights = 1 << 30, kMaxSamples = 1 << 26;
 constexpr size_t kHugePage = size_t(1) << 21, kCacheLine = 64;
 

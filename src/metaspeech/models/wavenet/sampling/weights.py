@@ -20,7 +20,7 @@ MAX_WIDTH = 4096  # of any channel count
 MAX_KERNEL = 32
 MAX_HOLD = 2**16
 MAX_REACH = 2**22  # samples that the queues of one layer hold
-MAX_STATE = 2**28  # floats in the queues of one stream
+MAX_STATE = 2**26  # floats in the queues of one stream
 
 
 @dataclass(frozen=True)
