@@ -21,6 +21,7 @@ constexpr int tile_of(int streams) {
 template <int B, int N>
 WAVENET_INLINE void accumulate(Vec (&sums)[B][N], const float* w, size_t stride, const float* const* x, int rows) {
   const float* inputs[B];
+#pragma GCC unroll 8
   for (int b = 0; b < B; ++b) inputs[b] = x[b];
   for (int row = 0; row < rows; ++row, w += stride) {
     Vec weights[N];
@@ -70,12 +71,16 @@ struct Gate {
   template <int N>
   void run(int first) const {
     Vec sums[B][2 * N];
+#pragma GCC unroll 16
     for (int b = 0; b < B; ++b)
+#pragma GCC unroll 16
       for (int n = 0; n < 2 * N; ++n) sums[b][n] = load(initial[b] + (2 * first + n) * kWidth);
     const size_t stride = size_t(matrix.vectors) * kWidth;
     const float* w = matrix.data + 2 * first * kWidth;
     for (int tap = 0; tap < count; ++tap, w += stride * channels) accumulate(sums, w, stride, taps[tap], channels);
+#pragma GCC unroll 16
     for (int b = 0; b < B; ++b)
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n) store(out[b] + (first + n) * kWidth, gated(sums[b][2 * n], sums[b][2 * n + 1]));
   }
 };
@@ -92,13 +97,17 @@ struct Affine {
   template <int N>
   void run(int first) const {
     Vec sums[B][N];
+#pragma GCC unroll 16
     for (int n = 0; n < N; ++n) {
       const Vec shared = load(bias + (first + n) * kWidth);
+#pragma GCC unroll 16
       for (int b = 0; b < B; ++b)
         sums[b][n] = initial ? add(load(initial[b] + (first + n) * kWidth), shared) : shared;
     }
     accumulate(sums, matrix.data + first * kWidth, size_t(matrix.vectors) * kWidth, x, matrix.rows);
+#pragma GCC unroll 16
     for (int b = 0; b < B; ++b)
+#pragma GCC unroll 16
       for (int n = 0; n < N; ++n)
         store(out[b] + (first + n) * kWidth, Relu ? max(sums[b][n], splat(0.0f)) : sums[b][n]);
   }

@@ -42,6 +42,13 @@ WAVENET_INLINE Vec min(Vec a, Vec b) { return _mm512_min_ps(a, b); }
 WAVENET_INLINE Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
 WAVENET_INLINE Vec round(Vec a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
 WAVENET_INLINE Vec scale(Vec a, Vec whole) { return _mm512_scalef_ps(a, whole); }
+WAVENET_INLINE float sum_of(Vec a) { return _mm512_reduce_add_ps(a); }
+WAVENET_INLINE float greatest_of(Vec a) { return _mm512_reduce_max_ps(a); }
+WAVENET_INLINE Vec quotient(Vec a, Vec b) {  // faster than a division: an estimate and a step of Newton's
+  const Vec estimate = _mm512_rcp14_ps(b);
+  const Vec q = _mm512_mul_ps(a, estimate);
+  return _mm512_fmadd_ps(_mm512_fnmadd_ps(q, b, a), estimate, q);
+}
 
 #elif WAVENET_ISA == 1
 
@@ -102,6 +109,26 @@ WAVENET_INLINE Vec scale(Vec a, Vec whole) {
 
 #endif
 
+#if WAVENET_ISA < 2
+WAVENET_INLINE float sum_of(Vec a) {
+  float lanes[kWidth], total = 0;
+  store(lanes, a);
+  for (int i = 0; i < kWidth; ++i) total += lanes[i];
+  return total;
+}
+
+WAVENET_INLINE float greatest_of(Vec a) {
+  float lanes[kWidth];
+  store(lanes, a);
+  float best = lanes[0];
+  for (int i = 1; i < kWidth; ++i) best = lanes[i] > best ? lanes[i] : best;
+  return best;
+}
+
+WAVENET_INLINE Vec quotient(Vec a, Vec b) { return div(a, b); }
+
+#endif
+
 // e^x for -87 <= x <= 88, to 2 units in the last place: 2^round(x / ln 2) times a polynomial (Cephes).
 WAVENET_INLINE Vec exponential(Vec x) {
   const Vec whole = round(mul(x, splat(1.44269504088896341f)));
@@ -123,22 +150,7 @@ WAVENET_INLINE Vec gated(Vec a, Vec b) {
   b = max(min(b, splat(40.0f)), splat(-40.0f));
   const Vec one = splat(1.0f);
   const Vec ea = exponential(mul(a, splat(-2.0f))), eb = exponential(sub(splat(0.0f), b));
-  return div(sub(one, ea), mul(add(one, ea), add(one, eb)));
-}
-
-WAVENET_INLINE float sum_of(Vec a) {
-  float lanes[kWidth], total = 0;
-  store(lanes, a);
-  for (int i = 0; i < kWidth; ++i) total += lanes[i];
-  return total;
-}
-
-WAVENET_INLINE float greatest_of(Vec a) {
-  float lanes[kWidth];
-  store(lanes, a);
-  float best = lanes[0];
-  for (int i = 1; i < kWidth; ++i) best = lanes[i] > best ? lanes[i] : best;
-  return best;
+  return quotient(sub(one, ea), mul(add(one, ea), add(one, eb)));
 }
 
 }  // namespace
