@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from metaspeech.config import Episodes
+from metaspeech.config import Episodes, Params
+from metaspeech.corpora.espeak import deal_texts, read_voices
 from metaspeech.data.episodes import (
     SPLITS,
     Splits,
@@ -23,10 +25,11 @@ from metaspeech.data.episodes import (
     write_episodes,
     write_pool,
 )
-from metaspeech.data.texts import hashed
+from metaspeech.data.texts import hashed, read_texts
 from metaspeech.errors import UserError
 from metaspeech.text.normalise import normalise
 
+ROOT = Path(__file__).parents[1]
 WORDS = ["ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay"]
 SMALL = Episodes(val_speakers=2, test_speakers=2, shots=2, queries=1)
 
@@ -221,6 +224,38 @@ def test_a_shared_text_goes_to_one_split_and_stays_in_the_corpus() -> None:
     texts = {split: texts_of(manifest, splits, split) for split in SPLITS}
     assert sum(map(len, texts.values())) == 100, "no text is lost"
     assert len(texts["train"]) > len(texts["val"]) >= 5, "most go where most speakers are"
+
+
+@settings(max_examples=20, deadline=None)
+@given(held_out=st.sets(st.integers(0, 59), min_size=30, max_size=50), seed=st.integers(0, 99))
+def test_texts_that_are_held_out_stay_out_of_training_and_nothing_else_does(held_out: set[int], seed: int) -> None:
+    texts = [f"{one} {other}" for one, other in itertools.permutations(WORDS, 2)][:60]
+    chosen = {texts[number] for number in held_out}
+    manifest = corpus(12, texts)
+    splits = split_corpus(manifest, SMALL, seed, [text.upper() for text in chosen])
+    assert texts_of(manifest, splits, "train") == set(texts) - chosen
+    assert texts_of(manifest, splits, "val") | texts_of(manifest, splits, "test") == chosen
+
+
+def test_the_list_of_held_out_texts_is_that_of_the_default_corpus() -> None:
+    """The starts that ship know every other text."""
+    params = Params()
+    voices = read_voices(ROOT / params.corpus.path)
+    texts = deal_texts(len(voices), params.corpus, params.data_seed)
+    rows = [(f"{v.speaker}-{k}", v.speaker, t) for v, own in zip(voices, texts, strict=True) for k, t in enumerate(own)]
+    manifest = pd.DataFrame(rows, columns=["utt_id", "speaker", "text"])
+    splits = split_corpus(manifest, params.episodes, params.data_seed)
+    held_out = texts_of(manifest, splits, "val") | texts_of(manifest, splits, "test")
+    assert held_out == set(read_texts(ROOT / "assets/held_out_texts.txt"))
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe"])
+def test_a_list_of_held_out_texts_that_cannot_be_used(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "texts.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(UserError, match=r"texts\.txt: .*episodes\.held_out_texts"):
+        read_texts(path)
 
 
 def test_punctuation_does_not_make_another_text() -> None:

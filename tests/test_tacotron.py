@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional
 
 from metaspeech.config import Tacotron
-from metaspeech.data.batch import SpeechBatch, collate, concatenate
+from metaspeech.data.batch import collate, concatenate
 from metaspeech.models.base import AcousticModel, FeatureSpec, loss_function, parameters_of
 from metaspeech.models.tacotron.loss import guided_attention_loss, stop_loss
 from metaspeech.models.tacotron.model import TacotronModel
