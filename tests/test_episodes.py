@@ -232,7 +232,7 @@ def test_texts_that_are_held_out_stay_out_of_training_and_nothing_else_does(held
     texts = [f"{one} {other}" for one, other in itertools.permutations(WORDS, 2)][:60]
     chosen = {texts[number] for number in held_out}
     manifest = corpus(12, texts)
-    splits = split_corpus(manifest, SMALL, seed, [text.upper() for text in chosen])
+    splits = split_corpus(manifest, SMALL, seed, [f"{text.capitalize()}!" for text in chosen])
     assert texts_of(manifest, splits, "train") == set(texts) - chosen
     assert texts_of(manifest, splits, "val") | texts_of(manifest, splits, "test") == chosen
 
