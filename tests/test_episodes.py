@@ -232,7 +232,7 @@ def test_texts_that_are_held_out_stay_out_of_training_and_nothing_else_does(held
     texts = [f"{one} {other}" for one, other in itertools.permutations(WORDS, 2)][:60]
     chosen = {texts[number] for number in held_out}
     manifest = corpus(12, texts)
-    splits = split_corpus(manifest, SMALL, seed, [f"{text.capitalize()}!" for text in chosen])
+    splits = split_corpus(manifest, SMALL, seed, chosen)
     assert texts_of(manifest, splits, "train") == set(texts) - chosen
     assert texts_of(manifest, splits, "val") | texts_of(manifest, splits, "test") == chosen
 
@@ -247,6 +247,11 @@ def test_the_list_of_held_out_texts_is_that_of_the_default_corpus() -> None:
     splits = split_corpus(manifest, params.episodes, params.data_seed)
     held_out = texts_of(manifest, splits, "val") | texts_of(manifest, splits, "test")
     assert held_out == set(read_texts(ROOT / "assets/held_out_texts.txt"))
+
+
+def test_a_list_of_held_out_texts_is_normalised(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("Ant, bee!\n\n2 cats\n", encoding="utf-8")
+    assert read_texts(tmp_path / "texts.txt") == ["ant bee", "two cats"]
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\n \n", b"\xff\xfe"])

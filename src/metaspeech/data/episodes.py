@@ -73,7 +73,7 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int, held_out_t
         manifest: columns speaker and text, with utt_id as the index or as a column.
         config: the section ``episodes`` of the params.
         seed: decides every draw.
-        held_out_texts: where there are any, val and test speakers keep only these, and train speakers none of them.
+        held_out_texts: phrases; where there are any, val and test speakers keep only these, and train speakers none of them.
 
     Raises:
         UserError: too few speakers with enough recordings remain.
@@ -92,7 +92,7 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int, held_out_t
         kept = rows[rows["speaker"].isin(candidates)]
         kept = kept.assign(split=kept["speaker"].map(roles))
         if held_out_texts:
-            held_out = kept["phrase"].isin({phrase(text) for text in held_out_texts})
+            held_out = kept["phrase"].isin(set(held_out_texts))
             kept = kept[held_out != (kept["split"] == "train")]
         if config.text_split != "none":
             kept = disjoint_texts(kept, config.text_split, needed, seed)

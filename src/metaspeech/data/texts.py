@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from metaspeech.errors import UserError
-from metaspeech.text.normalise import words
+from metaspeech.text.normalise import normalise, words
 
 _LEAST_WEIGHT = 0.2  # of a split in the draw for a shared text, so that few unseen speakers still get texts
 
@@ -28,15 +28,15 @@ def hashed(*parts: object) -> float:
 
 
 def read_texts(path: Path) -> list[str]:
-    """The texts of a file, one a line. Raises UserError when it cannot be read or has none."""
+    """The phrases of a file of texts, one a line. Raises UserError when it cannot be read or has none."""
     try:
         texts = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read ({error}). episodes.held_out_texts must be a file of texts") from None
-    texts = [text for text in texts if phrase(text)]
-    if not texts:
+    phrases = [phrase(normalise(text)) for text in texts if text.strip()]
+    if not phrases:
         raise UserError(f"{path}: holds no text. Expected one a line, or episodes.held_out_texts empty")
-    return texts
+    return phrases
 
 
 def disjoint_texts(rows: pd.DataFrame, how: str, needed: int, seed: int) -> pd.DataFrame:
