@@ -138,7 +138,7 @@ class Adapt:
 
     shots: list[int] = ranged([5], 1)
     steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
-    rates: list[float] = ranged([0.1, 0.2, 0.4], 1e-6, 100)  # the best on the validation tasks is used
+    rates: list[float] = ranged([0.05, 0.1, 0.2], 1e-6, 100)  # the best on the validation tasks is used
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
 
 
@@ -157,7 +157,13 @@ class PerModel:
     """What a model does differently: a field for each model."""
 
     tacotron: Overrides = field(default_factory=Overrides)
-    wavenet: Overrides = field(default_factory=Overrides)
+    wavenet: Overrides = field(
+        default_factory=lambda: Overrides(
+            inner={"rate": 0.1},
+            meta_train={"gradient_evaluations": 240, "validate_every": 30},
+            adapt={"rates": [0.05, 0.1, 0.2]},
+        )
+    )
 
 
 @dataclass
@@ -198,7 +204,7 @@ class Params:
     data_seed: int = ranged(1, 0)  # of the generated corpus, of who and what is held out, of the stored tasks
     device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
     threads: int = ranged(0, 0)  # of torch; 0: one a core
-    models: list[str] = ranged(["tacotron"])
+    models: list[str] = ranged(["tacotron", "wavenet"])
     algorithms: list[str] = ranged(["transfer", "reptile", "fomaml", "maml"])
     corpus: Corpus = field(default_factory=Corpus)
     prepare: Prepare = field(default_factory=Prepare)
