@@ -59,12 +59,21 @@ WAVENET_INLINE void each_tile(int vectors, const Body& body) {
   }
 }
 
-// gated = tanh(z) * sigmoid(z'), z = conditioning + taps * weights; N counts pairs of vectors.
+// sums += taps * weights, oldest tap first; a matrix has `channels` rows for each of `count` taps.
+template <int B, int N>
+WAVENET_INLINE void accumulate_taps(Vec (&sums)[B][N], const Matrix& matrix, int first, const float* const (*taps)[B],
+                                    int count, int channels) {
+  const size_t stride = size_t(matrix.vectors) * kWidth;
+  const float* w = matrix.data + first * kWidth;
+  for (int tap = 0; tap < count; ++tap, w += stride * channels) accumulate(sums, w, stride, taps[tap], channels);
+}
+
+// gated = tanh(z) * sigmoid(z'), z = initial + taps * weights; N counts pairs of vectors.
 template <int B>
 struct Gate {
-  const Matrix& matrix;
-  const float* (*taps)[B];  // (taps,) of each stream's vectors
-  int count, channels;
+  const Layer& layer;
+  const float* const (*taps)[B];  // (past + 1,) of each stream's vectors
+  int past, channels;
   const float* const* initial;
   float* const* out;
 
@@ -75,13 +84,36 @@ struct Gate {
     for (int b = 0; b < B; ++b)
 #pragma GCC unroll 16
       for (int n = 0; n < 2 * N; ++n) sums[b][n] = load(initial[b] + (2 * first + n) * kWidth);
-    const size_t stride = size_t(matrix.vectors) * kWidth;
-    const float* w = matrix.data + 2 * first * kWidth;
-    for (int tap = 0; tap < count; ++tap, w += stride * channels) accumulate(sums, w, stride, taps[tap], channels);
+    accumulate_taps(sums, layer.past, 2 * first, taps, past, channels);
+    accumulate_taps(sums, layer.gate, 2 * first, taps + past, 1, channels);
 #pragma GCC unroll 16
     for (int b = 0; b < B; ++b)
 #pragma GCC unroll 16
       for (int n = 0; n < N; ++n) store(out[b] + (first + n) * kWidth, gated(sums[b][2 * n], sums[b][2 * n + 1]));
+  }
+};
+
+// What the past taps of the next P samples of one stream add to their gates: out[p] = initial + taps[.][p] * weights.
+template <int P>
+struct Ahead {
+  const Layer& layer;
+  const float* const (*taps)[P];
+  int past, channels;
+  const float* initial;
+  float* out;  // (P, columns)
+
+  template <int N>
+  void run(int first) const {
+    Vec sums[P][N];
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) sums[p][n] = load(initial + (first + n) * kWidth);
+    accumulate_taps(sums, layer.past, first, taps, past, channels);
+#pragma GCC unroll 16
+    for (int p = 0; p < P; ++p)
+#pragma GCC unroll 16
+      for (int n = 0; n < N; ++n) store(out + (p * layer.past.vectors + first + n) * kWidth, sums[p][n]);
   }
 };
 
@@ -218,7 +250,7 @@ struct Pass {
   const Net& net;
   Stream* const* streams;
   float *state[B], *skip[B], *gates[B], *head[B], *outputs[B], *queue[B];
-  const float *conditioning[B], *taps[kMaxTaps][B];
+  const float *initial[B], *taps[kMaxTaps][B];
 
   Pass(const Net& net, Stream* const* streams) : net(net), streams(streams) {
     for (int b = 0; b < B; ++b) {
@@ -244,8 +276,8 @@ struct Pass {
     const size_t padded = net.residual_padded;
     float* slot[B];
     for (int b = 0; b < B; ++b) {
-      int32_t& position = streams[b]->position[number];
-      conditioning[b] = streams[b]->conditioning + number * 2 * net.half_padded;
+      const int position = streams[b]->position[number];
+      initial[b] = streams[b]->conditioning + number * 2 * net.half_padded;
       slot[b] = queue[b] + position * padded;  // of the oldest, which the newest replaces
       for (int tap = 0; tap < net.taps - 1; ++tap) {
         int at = position + tap * layer.dilation;
@@ -255,17 +287,59 @@ struct Pass {
       taps[net.taps - 1][b] = state[b];
       queue[b] += layer.reach * padded;
       if (number + 1 < net.layers) {
-        const float* next = queue[b] + streams[b]->position[number + 1] * padded;
-        for (size_t i = 0; i < padded; i += 16) WAVENET_PREFETCH(next + i);  // 16 floats are a cache line
+        const Layer& next = net.layer[number + 1];
+        const bool known = B == 1 && next.ahead > 1;
+        const float* wanted = known ? streams[b]->ahead + next.ahead_at + streams[b]->time % next.ahead * 2 * net.half_padded
+                                    : queue[b] + streams[b]->position[number + 1] * padded;
+        const size_t floats = known ? 2 * net.half_padded : padded;
+        for (size_t i = 0; i < floats; i += 16) WAVENET_PREFETCH(wanted + i);  // 16 floats are a cache line
       }
-      if (++position >= layer.reach) position = 0;
     }
+    int past = net.taps - 1;
+    if constexpr (B == 1) {
+      if (const float* known = ahead(number, slot[0] - streams[0]->position[number] * padded)) {
+        initial[0] = known;
+        taps[0][0] = state[0];
+        past = 0;
+      }
+    }
+    for (int b = 0; b < B; ++b)
+      if (++streams[b]->position[number] >= layer.reach) streams[b]->position[number] = 0;
     each_tile<tile_of(B) / 2 ? tile_of(B) / 2 : 1>(
-        layer.gate.vectors / 2, Gate<B>{layer.gate, taps, net.taps, net.residual, conditioning, gates});
+        layer.gate.vectors / 2, Gate<B>{layer, taps, past, net.residual, initial, gates});
     if (layer.reach)
       for (int b = 0; b < B; ++b) copy(slot[b], state[b], padded);
     float* const* changed = number + 1 < net.layers ? state : skip;
     each_tile<tile_of(B)>(layer.mix.vectors, Affine<B, false>{layer.mix, gates, changed, layer.mix_bias, changed});
+  }
+
+  // One stream waits for its weights to come from memory. The past taps of samples up to a dilation ahead are known, so
+  // their weights are read once for several samples. Sums are added up in the same order as without, to the same bits.
+  const float* ahead(int number, const float* queue) {
+    const Layer& layer = net.layer[number];
+    Stream& stream = *streams[0];
+    const int64_t phase = stream.time % layer.ahead, block = stream.time - phase;
+    if (layer.ahead == 1 || (phase && stream.ahead_time[number] != block)) return nullptr;
+    if (!phase) {
+      layer.ahead == 8 ? look_ahead<8>(number, queue) : layer.ahead == 4 ? look_ahead<4>(number, queue)
+                                                                          : look_ahead<2>(number, queue);
+      stream.ahead_time[number] = block;
+    }
+    return stream.ahead + layer.ahead_at + phase * 2 * net.half_padded;
+  }
+
+  template <int P>
+  void look_ahead(int number, const float* queue) {
+    const Layer& layer = net.layer[number];
+    const float* known[kMaxTaps][P];
+    for (int tap = 0; tap < net.taps - 1; ++tap)
+      for (int p = 0; p < P; ++p) {
+        int at = streams[0]->position[number] + p + tap * layer.dilation;
+        if (at >= layer.reach) at -= layer.reach;
+        known[tap][p] = queue + at * net.residual_padded;
+      }
+    each_tile<tile_of(P)>(layer.past.vectors, Ahead<P>{layer, known, net.taps - 1, net.residual, initial[0],
+                                                       streams[0]->ahead + layer.ahead_at});
   }
 };
 
@@ -293,25 +367,37 @@ int run(const Net& net, Stream* const* streams, const Job* jobs, int count, int6
   return 0;
 }
 
+template <int N>
+struct Count {
+  constexpr int operator()() const { return N; }
+};
+
 // The least that any loop over these weights can do: the same tiles, with inputs that do not wait for one another.
 template <int B>
 float products_of_group(const Net& net, const float* inputs, size_t length, float* room, int64_t samples) {
-  const float* x[B];
-  float* out[B];
-  for (int b = 0; b < B; ++b) {
+  const float* x[8];
+  float* out[8];
+  for (int b = 0; b < 8; ++b) {
     x[b] = inputs + b * length;
     out[b] = room + b * length;
   }
-  const auto product = [&](const Matrix& matrix) {
-    each_tile<tile_of(B)>(matrix.vectors, Affine<B, false>{matrix, x, nullptr, inputs, out});
+  const auto product = [&](const Matrix& matrix, auto rows) {
+    each_tile<tile_of(rows())>(matrix.vectors, Affine<rows(), false>{matrix, x, nullptr, inputs, out});
   };
   for (int64_t sample = 0; sample < samples; ++sample) {
     for (int number = 0; number < net.layers; ++number) {
-      product(net.layer[number].gate);
-      product(net.layer[number].mix);
+      const Layer& layer = net.layer[number];
+      if (B > 1 || layer.ahead == 1)
+        product(layer.past, Count<B>());
+      else if (sample % layer.ahead == 0)
+        layer.ahead == 8   ? product(layer.past, Count<8>())
+        : layer.ahead == 4 ? product(layer.past, Count<4>())
+                           : product(layer.past, Count<2>());
+      product(layer.gate, Count<B>());
+      product(layer.mix, Count<B>());
     }
-    product(net.head1);
-    product(net.head2);
+    product(net.head1, Count<B>());
+    product(net.head2, Count<B>());
   }
   return room[0];
 }

@@ -10,6 +10,7 @@ enum Output { kMuLaw = 0, kLogistics = 1, kGaussian = 2 };
 
 constexpr int kMaxStreams = 8;  // that one pass over the weights serves
 constexpr int kMaxTaps = 32;
+constexpr int kMaxAhead = 8;
 
 // A matrix of `rows` inputs and `vectors * width` outputs, row after row; columns beyond the outputs are zero.
 struct Matrix {
@@ -18,11 +19,14 @@ struct Matrix {
 };
 
 struct Layer {
-  Matrix gate;  // rows: taps * residual; vectors alternate between the tanh half and the sigmoid half
+  Matrix past;  // rows: (taps - 1) * residual, of the oldest tap first; columns as gate
+  Matrix gate;  // rows: residual; vectors alternate between the tanh half and the sigmoid half
   Matrix mix;  // columns: residual, then skip; the last layer has skip alone
   const float* mix_bias;
   int dilation;
   int reach;  // samples in the queue: (taps - 1) * dilation
+  int ahead;  // samples whose products with `past` a single stream computes at once: 1, 2, 4 or 8
+  size_t ahead_at;  // where in Stream::ahead
 };
 
 // Weights lie in the order in which they are read.
@@ -38,12 +42,13 @@ struct Net {
 };
 
 // One utterance. Its memory, in this order: conditioning of the current block (layers, 2 half_padded), residual and skip
-// (one array: a mix adds to both), gated, head, outputs; then the layers' queues.
+// (one array: a mix adds to both), gated, head, outputs; the layers' queues; what was computed ahead.
 struct Stream {
   int64_t time, block;
   float previous;
   int32_t* position;  // (layers,) time modulo reach
-  float *conditioning, *state, *gated, *head, *outputs, *queues;
+  int64_t* ahead_time;  // (layers,) first sample of what is in `ahead`
+  float *conditioning, *state, *gated, *head, *outputs, *queues, *ahead;
 };
 
 // One stream's part of a call.

@@ -93,6 +93,7 @@ struct OpenStream {
   Stream stream{};
   std::shared_ptr<PackedNet> owner;
   std::vector<int32_t> positions;
+  std::vector<int64_t> ahead_times;
   std::unique_ptr<Floats> memory;
   std::atomic<bool> busy{false};
 };
@@ -186,19 +187,35 @@ std::shared_ptr<PackedNet> pack(const wavenet_sizes& s, const int32_t* dilations
 
   packed->layers.resize(net.layers);
   const int R = net.residual, S = net.skip, half = net.half;
+  const auto gates = [&](const float* from, int rows) {
+    float* to = take(rows * 2 * hp);
+    for (int row = 0; row < rows; ++row)
+      for (int i = 0; i < half; ++i) {
+        float* pair = to + row * 2 * hp + i / width * 2 * width + i % width;
+        pair[0] = from[size_t(row) * 2 * half + i];
+        pair[width] = from[size_t(row) * 2 * half + half + i];
+      }
+    return Matrix{to, rows, int(2 * hp / width)};
+  };
+  const int past = (net.taps - 1) * R;
+  const auto gates_of = [&](int number) { return arrays[1].data + number * gate_rows * 2 * half; };
+  size_t ahead = 0;
   for (int number = 0; number < net.layers; ++number) {
     Layer& layer = packed->layers[number];
     layer.dilation = dilations[number];
     layer.reach = (net.taps - 1) * dilations[number];
-    float* gate = take(gate_rows * 2 * hp);
-    const float* from = arrays[1].data + number * gate_rows * 2 * half;
-    for (size_t row = 0; row < gate_rows; ++row)
-      for (int i = 0; i < half; ++i) {
-        float* to = gate + row * 2 * hp + i / width * 2 * width + i % width;
-        to[0] = from[row * 2 * half + i];
-        to[width] = from[row * 2 * half + half + i];
-      }
-    layer.gate = {gate, int(gate_rows), int(2 * hp / width)};
+    layer.ahead = 1;
+    while (past && 2 * layer.ahead <= kMaxAhead && 2 * layer.ahead <= layer.dilation &&
+           net.hold % (2 * layer.ahead) == 0)  // so that no block of conditioning ends on the way
+      layer.ahead *= 2;
+    layer.ahead_at = ahead;
+    ahead += layer.ahead * 2 * hp;
+    if (layer.ahead > 1) layer.past = gates(gates_of(number), past);  // apart from what is read every sample
+  }
+  for (int number = 0; number < net.layers; ++number) {
+    Layer& layer = packed->layers[number];
+    if (layer.ahead == 1) layer.past = gates(gates_of(number), past);
+    layer.gate = gates(gates_of(number) + size_t(past) * 2 * half, R);
     const size_t first = number + 1 < net.layers ? rp : 0;  // the last layer's residual goes nowhere
     float* mix = take(half * (first + sp));
     const float* mixes = arrays[2].data + size_t(number) * half * (R + S);
@@ -237,18 +254,24 @@ std::shared_ptr<OpenStream> open(const std::shared_ptr<PackedNet>& owner) {
   auto opened = std::make_shared<OpenStream>();
   opened->owner = owner;
   opened->positions.assign(net.layers, 0);
-  size_t queues = 0;
-  for (const Layer& layer : owner->layers) queues += layer.reach * net.residual_padded;
+  opened->ahead_times.assign(net.layers, -1);
+  size_t queues = 0, ahead = 0;
+  for (const Layer& layer : owner->layers) {
+    queues += layer.reach * net.residual_padded;
+    ahead += layer.ahead * 2 * net.half_padded;
+  }
   const size_t sizes[] = {net.layers * 2 * net.half_padded, net.residual_padded + net.skip_padded, net.half_padded,
-                          net.head_padded, net.outputs_padded, queues + 16};
+                          net.head_padded, net.outputs_padded, queues + 16, ahead};
   Stream& stream = opened->stream;
-  float** parts[] = {&stream.conditioning, &stream.state, &stream.gated, &stream.head, &stream.outputs, &stream.queues};
+  float** parts[] = {&stream.conditioning, &stream.state, &stream.gated, &stream.head, &stream.outputs, &stream.queues,
+                     &stream.ahead};
   size_t total = 0;
   for (size_t size : sizes) total += (size + 15) / 16 * 16;
   opened->memory = std::make_unique<Floats>(total);
   float* at = opened->memory->data();
-  for (int i = 0; i < 6; ++i) *parts[i] = std::exchange(at, at + (sizes[i] + 15) / 16 * 16);
+  for (int i = 0; i < 7; ++i) *parts[i] = std::exchange(at, at + (sizes[i] + 15) / 16 * 16);
   stream.position = opened->positions.data();
+  stream.ahead_time = opened->ahead_times.data();
   stream.block = -1;
   stream.previous = net.output == kMuLaw ? 128.0f : 0.0f;
   return opened;
@@ -380,7 +403,7 @@ int32_t wavenet_products(int64_t net, int32_t streams, int64_t samples, char* me
     for (size_t size : {2 * n.half_padded, n.residual_padded + n.skip_padded, n.head_padded, n.outputs_padded})
       length = size > length ? size : length;
     length = (length + 15) / 16 * 16;
-    Floats inputs(length * streams), outputs(length * streams);
+    Floats inputs(length * kMaxStreams), outputs(length * kMaxStreams);
     packed->kernel->products(n, streams, inputs.data(), length, outputs.data(), samples);
   });
 }
