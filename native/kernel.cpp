@@ -10,6 +10,8 @@ namespace {
 
 using namespace wavenet;
 
+constexpr int kGroup = kRegisters == 32 ? 8 : 4;  // streams that share a pass; sums of more would not fit
+
 // Vectors of outputs that are summed at a time: what fits the registers beside the inputs and a row of weights.
 constexpr int tile_of(int streams) {
   return kRegisters == 32 ? (streams == 1 ? 16 : streams == 2 ? 12 : streams == 4 ? 6 : 3)
@@ -178,7 +180,8 @@ int draw_class(float* logits, int count, double temperature, double uniform) {
   }
   float sums[4096 / kWidth];
   double total = 0.0;
-  const Vec shift = splat(top), factor = splat(temperature > 1e-30 ? float(1.0 / temperature) : 1e30f), least = splat(-87.0f);
+  const Vec shift = splat(top), least = splat(-87.0f);
+  const Vec factor = splat(temperature > 1e-30 ? float(1.0 / temperature) : 1e30f);
   for (int n = 0; n < vectors; ++n) {
     const Vec scaled = mul(sub(load(logits + n * kWidth), shift), factor);
     const Vec weight = exponential(max(scaled, least));
@@ -289,9 +292,9 @@ struct Pass {
       if (number + 1 < net.layers) {
         const Layer& next = net.layer[number + 1];
         const bool known = B == 1 && next.ahead > 1;
-        const float* wanted = known ? streams[b]->ahead + next.ahead_at + streams[b]->time % next.ahead * 2 * net.half_padded
-                                    : queue[b] + streams[b]->position[number + 1] * padded;
         const size_t floats = known ? 2 * net.half_padded : padded;
+        const float* wanted = known ? streams[b]->ahead + next.ahead_at + streams[b]->time % next.ahead * floats
+                                    : queue[b] + streams[b]->position[number + 1] * padded;
         for (size_t i = 0; i < floats; i += 16) WAVENET_PREFETCH(wanted + i);  // 16 floats are a cache line
       }
     }
@@ -358,7 +361,7 @@ int run_group(const Net& net, Stream* const* streams, const Job* jobs, int64_t s
 int run(const Net& net, Stream* const* streams, const Job* jobs, int count, int64_t samples, double temperature) {
   for (int done = 0; done < count;) {
     const int left = count - done;
-    const int size = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+    const int size = left >= kGroup ? kGroup : left >= 4 ? 4 : left >= 2 ? 2 : 1;
     auto* group = size == 8 ? run_group<8> : size == 4 ? run_group<4> : size == 2 ? run_group<2> : run_group<1>;
     const int failed = group(net, streams + done, jobs + done, samples, temperature);
     if (failed) return done + failed;
@@ -403,7 +406,8 @@ float products_of_group(const Net& net, const float* inputs, size_t length, floa
 }
 
 float products(const Net& net, int count, const float* inputs, size_t length, float* room, int64_t samples) {
-  return count >= 8   ? products_of_group<8>(net, inputs, length, room, samples)
+  if (count > kGroup) samples *= count / kGroup;
+  return count >= 8 && kGroup == 8 ? products_of_group<8>(net, inputs, length, room, samples)
          : count >= 4 ? products_of_group<4>(net, inputs, length, room, samples)
          : count >= 2 ? products_of_group<2>(net, inputs, length, room, samples)
                       : products_of_group<1>(net, inputs, length, room, samples);

@@ -29,7 +29,7 @@ struct Layer {
   size_t ahead_at;  // where in Stream::ahead
 };
 
-// Weights lie in the order in which they are read.
+// Weights lie in the order in which they are read; those of past taps that are computed ahead come before all others.
 struct Net {
   int layers, taps, residual, half, skip, head, outputs, output, hold, rows;
   int width;  // floats in a vector; sizes below are padded to it
@@ -41,8 +41,8 @@ struct Net {
   const float *head1_bias, *head2_bias;
 };
 
-// One utterance. Its memory, in this order: conditioning of the current block (layers, 2 half_padded), residual and skip
-// (one array: a mix adds to both), gated, head, outputs; the layers' queues; what was computed ahead.
+// One utterance. Its memory, in this order: conditioning of the current block (layers, 2 half_padded); residual and
+// skip (one array: a mix adds to both); gated; head; outputs; the layers' queues; what was computed ahead.
 struct Stream {
   int64_t time, block;
   float previous;

@@ -72,17 +72,28 @@ WAVENET_INLINE Vec scale(Vec a, Vec whole) {
   return _mm256_mul_ps(a, _mm256_castsi256_ps(exponent));
 }
 
-#else  // portable: loops of a fixed length, which compilers turn into the vectors that they have
+#else  // portable
 
 constexpr int kWidth = 4;
 constexpr int kRegisters = 16;
+
+#if defined(__GNUC__) && !defined(WAVENET_PLAIN)  // vectors of GCC and Clang, of whatever the processor has
+typedef float Vec __attribute__((vector_size(16)));
+typedef int32_t Ints __attribute__((vector_size(16)));
+WAVENET_INLINE Vec splat(float a) { return Vec{a, a, a, a}; }
+WAVENET_INLINE Vec add(Vec a, Vec b) { return a + b; }
+WAVENET_INLINE Vec sub(Vec a, Vec b) { return a - b; }
+WAVENET_INLINE Vec mul(Vec a, Vec b) { return a * b; }
+WAVENET_INLINE Vec div(Vec a, Vec b) { return a / b; }
+WAVENET_INLINE Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+WAVENET_INLINE Vec min(Vec a, Vec b) { return a < b ? a : b; }
+WAVENET_INLINE Vec max(Vec a, Vec b) { return a > b ? a : b; }
+WAVENET_INLINE Vec power_of_two(Vec whole) { return (Vec)((__builtin_convertvector(whole, Ints) + 127) << 23); }
+#else  // loops of a fixed length
 struct alignas(16) Vec {
   float v[kWidth];
 };
 #define WAVENET_EACH for (int i = 0; i < kWidth; ++i)
-
-WAVENET_INLINE Vec load(const float* p) { Vec r; WAVENET_EACH r.v[i] = p[i]; return r; }
-WAVENET_INLINE void store(float* p, Vec a) { WAVENET_EACH p[i] = a.v[i]; }
 WAVENET_INLINE Vec splat(float a) { Vec r; WAVENET_EACH r.v[i] = a; return r; }
 WAVENET_INLINE Vec add(Vec a, Vec b) { WAVENET_EACH a.v[i] += b.v[i]; return a; }
 WAVENET_INLINE Vec sub(Vec a, Vec b) { WAVENET_EACH a.v[i] -= b.v[i]; return a; }
@@ -91,21 +102,23 @@ WAVENET_INLINE Vec div(Vec a, Vec b) { WAVENET_EACH a.v[i] /= b.v[i]; return a; 
 WAVENET_INLINE Vec fma(Vec a, Vec b, Vec c) { WAVENET_EACH c.v[i] += a.v[i] * b.v[i]; return c; }
 WAVENET_INLINE Vec min(Vec a, Vec b) { WAVENET_EACH a.v[i] = a.v[i] < b.v[i] ? a.v[i] : b.v[i]; return a; }
 WAVENET_INLINE Vec max(Vec a, Vec b) { WAVENET_EACH a.v[i] = a.v[i] > b.v[i] ? a.v[i] : b.v[i]; return a; }
-WAVENET_INLINE Vec round(Vec a) {
-  const float big = 12582912.0f;  // 1.5 * 2^23: adding it leaves no room for a fraction
-  WAVENET_EACH a.v[i] = (a.v[i] + big) - big;
-  return a;
-}
-WAVENET_INLINE Vec scale(Vec a, Vec whole) {
+WAVENET_INLINE Vec power_of_two(Vec whole) {
   WAVENET_EACH {
-    const int32_t exponent = (static_cast<int32_t>(whole.v[i]) + 127) << 23;
-    float power;
-    std::memcpy(&power, &exponent, sizeof power);
-    a.v[i] *= power;
+    const int32_t bits = (static_cast<int32_t>(whole.v[i]) + 127) << 23;
+    std::memcpy(&whole.v[i], &bits, sizeof bits);
   }
-  return a;
+  return whole;
 }
 #undef WAVENET_EACH
+#endif
+
+WAVENET_INLINE Vec load(const float* p) { Vec r; std::memcpy(&r, p, sizeof r); return r; }
+WAVENET_INLINE void store(float* p, Vec a) { std::memcpy(p, &a, sizeof a); }
+WAVENET_INLINE Vec round(Vec a) {
+  const Vec big = splat(12582912.0f);  // 1.5 * 2^23: adding it leaves no room for a fraction
+  return sub(add(a, big), big);
+}
+WAVENET_INLINE Vec scale(Vec a, Vec whole) { return mul(a, power_of_two(whole)); }
 
 #endif
 

@@ -149,8 +149,8 @@ void check(const wavenet_sizes& s, const int32_t* dilations, const wavenet_array
   }
   require_between(state, 0, kMaxState, "floats in the queues");
   const int64_t L = s.layers, R = s.residual, G = s.gate, S = s.skip, H = s.head, O = s.outputs;
-  const int64_t expected[] = {(s.output == kMuLaw ? 256 : 2) * R, L * s.taps * R * G, L * (G / 2) * (R + S), L * (R + S),
-                              S * H, H, H * O, O};
+  const int64_t rows = s.output == kMuLaw ? 256 : 2;
+  const int64_t expected[] = {rows * R, L * s.taps * R * G, L * (G / 2) * (R + S), L * (R + S), S * H, H, H * O, O};
   const char* names[] = {"inputs", "gates", "mixes", "mix_biases", "head1", "head1_bias", "head2", "head2_bias"};
   int64_t total = 0;
   for (int i = 0; i < 8; ++i) {
