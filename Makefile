@@ -32,7 +32,7 @@ test: setup ## run the tests
 fuzz: setup ## hostile input to the C++ sampler under AddressSanitizer (needs g++)
 	METASPEECH_WAVENET_LIBRARY="$$(python src/metaspeech/models/wavenet/sampling/build.py --sanitize | tail -n 1)" \
 	ASAN_OPTIONS=detect_leaks=0 LD_PRELOAD="$$(g++ -print-file-name=libasan.so) $$(g++ -print-file-name=libstdc++.so)" \
-	OMP_NUM_THREADS=1 python -m pytest -p no:cacheprovider tests/test_native_fuzz.py
+	OMP_NUM_THREADS=1 python -m pytest -s -p no:cacheprovider tests/test_native_fuzz.py
 
 lint: setup ## ruff, and mypy --strict on src/
 	ruff check .
