@@ -2,9 +2,9 @@
 
 Forward and backward of one batch of windows, at one thread, for the small preset and for the layers of the sampling
 benchmark (20 layers, 64/128 channels). Beside each, in the same rounds: ``products``, the matrix products of the same
-shapes alone, forward and both backward ones, which is the limit of this arithmetic here; and ``conv1d``, the same network
-written with ``torch.nn.Conv1d`` as public code has it, with the conditioning projected at every sample. Ratios are medians
-over the rounds of processor times in the same round.
+shapes alone, forward and both backward ones, which is the limit of this arithmetic here; and ``conv1d``, the same
+network written with ``torch.nn.Conv1d`` as public code has it, with the conditioning projected at every sample. Ratios
+are medians over the rounds of processor times in the same round.
 """
 
 from __future__ import annotations
