@@ -47,7 +47,9 @@ def test_there_and_back_leaves_every_byte_as_it_was(project, name):
 
 def test_what_changes_is_shown_and_nothing_else_changes(project):
     before = (project / "params.yaml").read_text().splitlines()
-    status, output = apply("pretrained_tacotron", "--set", "corpus.path=/my/voices", "--set", "adapt.rates=[0.1, 0.00001]")
+    status, output = apply(
+        "pretrained_tacotron", "--set", "corpus.path=/my/voices", "--set", "adapt.rates=[0.1, 0.00001]"
+    )
     assert status == 0
     assert "  corpus.utterances: 40 -> 200\n" in output
     assert "  corpus.path: assets/espeak_voices.csv -> /my/voices\n" in output

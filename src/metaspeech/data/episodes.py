@@ -73,7 +73,7 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int, held_out_t
         manifest: columns speaker and text, with utt_id as the index or as a column.
         config: the section ``episodes`` of the params.
         seed: decides every draw.
-        held_out_texts: phrases; where there are any, val and test speakers keep only these, train speakers none of them.
+        held_out_texts: phrases; where there are any, val and test speakers keep only these, train speakers none.
 
     Raises:
         UserError: too few speakers with enough recordings remain.
