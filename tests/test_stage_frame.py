@@ -73,7 +73,7 @@ def test_a_stage_of_one_model_gets_what_that_model_does_differently(project):
 
 
 def test_the_records_to_mirror_are_those_that_the_params_ask_for(project):
-    params = config.from_mapping({"algorithms": ["maml", "reptile"]})
+    params = config.from_mapping({"models": ["tacotron"], "algorithms": ["maml", "reptile"]})
     paths = {path.as_posix() for path in _stage._record_paths(params)}
     assert "results/runs/corpus.json" in paths
     assert "results/runs/pretrain/tacotron.json" in paths
