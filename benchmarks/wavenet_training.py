@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import thread_time
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,6 @@ from torch.nn import functional
 from metaspeech.config import Wavenet
 from metaspeech.data.batch import SpeechBatch
 from metaspeech.models.base import FeatureSpec
-from metaspeech.models.wavenet import sizes as presets
 from metaspeech.models.wavenet.model import WaveNetModel
 from metaspeech.models.wavenet.sizes import PRESETS, Sizes
 
@@ -87,8 +87,8 @@ class Conv1dWaveNet(nn.Module):
 
 
 def ours(case: Case) -> Callable[[], None]:
-    presets.PRESETS["small"] = case.sizes
-    model = WaveNetModel(Wavenet(window=case.window), FEATURES)
+    with patch.dict(PRESETS, small=case.sizes):
+        model = WaveNetModel(Wavenet(preset="small", window=case.window), FEATURES)
     frames, samples = 3 * case.window // FEATURES.hop, 3 * case.window
     batch = SpeechBatch(
         tokens=torch.ones(case.batch, 1, dtype=torch.int64),
@@ -171,13 +171,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     rounds = parser.parse_args().rounds
     torch.set_num_threads(1)
-    small = presets.PRESETS["small"]
-    results = []
-    try:
-        for case in CASES:
-            results.append(measure(case, rounds))
-    finally:
-        presets.PRESETS["small"] = small
+    results = [measure(case, rounds) for case in CASES]
     for result in results:
         print(
             f"{result['case']:>30}: {result['audio_seconds_per_second']:6.2f} s of audio a second and core, "

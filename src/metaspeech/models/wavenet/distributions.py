@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-CLASSES = 256
+from metaspeech.models.wavenet.sampling.weights import CLASSES, LEAST_LOG_SCALE
+
 MU = CLASSES - 1
 MIXTURES = 10
-LEAST_LOG_SCALE = -9.0
 START_LOG_SCALE = -3.0
 HALF_STEP = 1 / 65535  # half of a 16-bit step
 
@@ -131,12 +131,6 @@ OUTPUTS: dict[str, type[Output]] = {"mulaw": MuLaw, "logistics": Logistics, "gau
 
 
 def companded(waveform: Tensor) -> Tensor:
-    """Samples in [-1, 1] to classes 0 to 255 (ITU-T G.711's mu-law, mu = 255)."""
+    """Samples in [-1, 1] to classes 0 to 255 (ITU-T G.711's mu-law, mu = 255); the sampler's ``decode`` goes back."""
     magnitude = torch.log1p(MU * waveform.abs().clamp(max=1)) / math.log1p(MU)
     return ((torch.sign(waveform) * magnitude + 1) / 2 * MU + 0.5).long()
-
-
-def expanded(classes: Tensor) -> Tensor:
-    """The inverse of :func:`companded`, to the middle of each class."""
-    amplitude = 2 * classes.float() / MU - 1
-    return torch.sign(amplitude) * torch.expm1(amplitude.abs() * math.log1p(MU)) / MU

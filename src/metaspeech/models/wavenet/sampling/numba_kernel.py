@@ -15,7 +15,7 @@ from numba import njit
 
 from metaspeech.errors import UserError
 from metaspeech.models.wavenet.sampling.engine import Doubles
-from metaspeech.models.wavenet.sampling.weights import OUTPUTS, Floats, SamplerWeights
+from metaspeech.models.wavenet.sampling.weights import LEAST_LOG_SCALE, OUTPUTS, Floats, SamplerWeights
 
 _OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy", "boundscheck": False}
 _CONTRACT = {"contract", "nsz"}  # multiplications and additions may fuse; nothing else may change
@@ -182,7 +182,7 @@ def _draw_scalar(output, y, weights, temperature, uniforms):  # type: ignore[no-
         mean, log_scale = float(y[mixtures + one]), float(y[2 * mixtures + one])
         u = min(max(uniforms[1], 1e-5), 1.0 - 1e-5)
         noise = math.log(u) - math.log1p(-u)
-    x = mean + temperature * math.exp(min(max(log_scale, -9.0), 88.0)) * noise
+    x = mean + temperature * math.exp(min(max(log_scale, LEAST_LOG_SCALE), 88.0)) * noise
     return np.float32(min(max(x, -1.0), 1.0))
 
 

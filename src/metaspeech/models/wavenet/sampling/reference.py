@@ -15,9 +15,7 @@ from torch import Tensor
 
 from metaspeech.errors import UserError
 from metaspeech.models.wavenet.sampling.engine import Doubles
-from metaspeech.models.wavenet.sampling.weights import Floats, SamplerWeights
-
-LEAST_LOG_SCALE = -9.0
+from metaspeech.models.wavenet.sampling.weights import LEAST_LOG_SCALE, Floats, SamplerWeights
 
 
 class ReferenceEngine:

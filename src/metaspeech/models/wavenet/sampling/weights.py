@@ -12,6 +12,7 @@ from metaspeech.errors import UserError
 Floats = NDArray[np.float32]
 
 CLASSES = 256  # of mu-law
+LEAST_LOG_SCALE = -9.0  # of logistics and Gaussians, in the loss as in drawing; native/kernel.cpp has it too
 SILENCE = 128  # the class of the value 0.0
 OUTPUTS = ("mulaw", "logistics", "gaussian")
 
