@@ -101,6 +101,8 @@ class Pretrain:
     init: str = ranged("shipped", choices=("shipped", "none"))  # train on from the start that ships, or from nothing
     steps: int = ranged(0, 0)  # 0: the start as it is
     batch_size: int = ranged(16, 1)
+    voices: bool = True  # a vector for each training speaker; false: the features alone say who speaks
+    speeds: list[float] = ranged([1.0], 0.5, 2.0)  # recordings are played at, as if by speakers of their own
     rate: float = ranged(2e-3, 1e-8, 10)
     final_rate: float = ranged(1e-4, 0, 10)  # cosine from rate to this
     warmup: int = ranged(50, 0)  # steps
@@ -159,6 +161,7 @@ class PerModel:
     tacotron: Overrides = field(default_factory=Overrides)
     wavenet: Overrides = field(
         default_factory=lambda: Overrides(
+            pretrain={"voices": False},
             inner={"rate": 0.1},
             meta_train={"gradient_evaluations": 240, "validate_every": 30},
             adapt={"rates": [0.05, 0.1, 0.2]},

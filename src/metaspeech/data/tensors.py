@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from metaspeech.data.batch import Episode, SpeechBatch
+from metaspeech.data.batch import Episode, SpeechBatch, collate
 from metaspeech.data.episodes import EpisodeSpec, joint_batch, train_episode
+from metaspeech.data.speeds import Player
 from metaspeech.data.store import Store
 from metaspeech.seeds import mixed_seed
 
@@ -39,15 +41,26 @@ class EpisodeMaker:
 
         return make
 
-    def joint(self, pool: Mapping[str, Sequence[str]], size: int) -> Callable[[int], tuple[SpeechBatch, Tensor]]:
-        """What pretraining step ``i`` trains on: a batch over all speakers, and the number of each one's speaker."""
+    def joint(
+        self, pool: Mapping[str, Sequence[str]], size: int, speeds: Sequence[float] = (1.0,)
+    ) -> Callable[[int], tuple[SpeechBatch, Tensor]]:
+        """What pretraining step ``i`` trains on: a batch over all speakers, and the number of each one's speaker.
+
+        A speaker counts as another one at each of the ``speeds``, of which one is drawn for every utterance.
+        """
         numbers = {speaker: number for number, speaker in enumerate(sorted(pool))}
         speaker_of = self.store.manifest["speaker"]
+        player = Player(self.store)
 
         def make(step: int) -> tuple[SpeechBatch, Tensor]:
             utterances = joint_batch(pool, size, self.seed, step)
-            speakers = torch.tensor([numbers[speaker_of[utterance]] for utterance in utterances])
-            return self.store.batch(utterances), speakers
+            drawn = random.Random(mixed_seed(self.seed, f"speeds of {step}")).choices(range(len(speeds)), k=size)
+            speakers = [
+                numbers[speaker_of[utterance]] * len(speeds) + speed
+                for utterance, speed in zip(utterances, drawn, strict=True)
+            ]
+            items = [player.at(utterance, speeds[speed]) for utterance, speed in zip(utterances, drawn, strict=True)]
+            return collate(items), torch.tensor(speakers)
 
         return make
 

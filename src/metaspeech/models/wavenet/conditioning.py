@@ -1,4 +1,4 @@
-"""From frames to what steers each sample."""
+"""From frames to what steers each sample. It runs at the rate of frames, so that it may be wide and still cost little."""
 
 from __future__ import annotations
 
@@ -15,29 +15,35 @@ def hold_of(hop: int) -> int:
 
 
 class Conditioning(nn.Module):
-    """A convolution over frames, then a learned upsampler to one vector for every ``hold`` samples.
+    """Two convolutions over frames, then a learned upsampler to one vector for every ``hold`` samples.
 
     The upsampler is a transposed convolution whose kernel is twice its stride: a vector depends on the two frames that
     it lies between. It stops short of the sample rate because its last factor would only repeat what it has; layers
     then project a sixteenth of the vectors.
     """
 
-    def __init__(self, n_mels: int, channels: int, hop: int) -> None:
+    def __init__(self, n_mels: int, width: int, channels: int, hop: int) -> None:
+        """``width``: of the frames' vectors; ``channels``: of the vectors that come out."""
         super().__init__()
         self.hold = hold_of(hop)
         self.factor, self.channels = hop // self.hold, channels
-        self.frames = nn.Linear(3 * n_mels, channels)
-        self.upsample = nn.Linear(2 * channels, self.factor * channels)
+        self.frames = nn.Linear(3 * n_mels, width)
+        self.context = nn.Linear(3 * width, width)
+        self.upsample = nn.Linear(2 * width, self.factor * channels)
 
     def forward(self, mels: Tensor) -> Tensor:
-        """(batch, frames, mels) -> (batch, frames, channels), to be upsampled whole or in part."""
-        padded = functional.pad(mels, (0, 0, 1, 1))
-        neighbours = torch.cat([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=-1)
-        encoded: Tensor = torch.tanh(self.frames(neighbours))
-        return encoded
+        """(batch, frames, mels) -> (batch, frames, width), to be upsampled whole or in part."""
+        encoded = torch.tanh(self.frames(_with_neighbours(mels)))
+        return encoded + torch.tanh(self.context(_with_neighbours(encoded)))
 
     def upsampled(self, encoded: Tensor) -> Tensor:
-        """(batch, frames + 1, channels) -> (batch, frames * factor, channels): what lies between the frames."""
+        """(batch, frames + 1, width) -> (batch, frames * factor, channels): what lies between the frames."""
         pairs = torch.cat([encoded[:, :-1], encoded[:, 1:]], dim=-1)
         blocks: Tensor = self.upsample(pairs)
         return blocks.view(encoded.shape[0], -1, self.channels)
+
+
+def _with_neighbours(x: Tensor) -> Tensor:
+    """(batch, frames, n) -> (batch, frames, 3 n): what a convolution of three taps reads."""
+    padded = functional.pad(x, (0, 0, 1, 1))
+    return torch.cat([padded[:, :-2], padded[:, 1:-1], padded[:, 2:]], dim=-1)

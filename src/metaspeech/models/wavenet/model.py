@@ -40,7 +40,9 @@ class WaveNetModel(nn.Module):
         self.sizes = PRESETS[config.preset]
         self.output = OUTPUTS[config.output]()
         self.input = self.output.input_layer(self.sizes.residual)
-        self.conditioning = Conditioning(features.n_mels, self.sizes.conditioning, features.hop)
+        self.conditioning = Conditioning(
+            features.n_mels, self.sizes.frames, self.sizes.conditioning, features.hop
+        )
         self.voice = nn.Parameter(torch.zeros(VOICE_WIDTH))
         self.voice_projection = nn.Linear(VOICE_WIDTH, self.sizes.conditioning, bias=False)
         self.stack = Stack(self.sizes, self.output.start())
