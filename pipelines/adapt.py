@@ -7,14 +7,14 @@ import pandas as pd
 from metaspeech.data.episodes import read_episodes
 from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
-from metaspeech.data.tensors import EpisodeMaker
-from metaspeech.meta.base import InnerLoop, MetaAlgorithm
+from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.models.base import loss_function, parameters_of
 from metaspeech.registry import ALGORITHMS, resolve
 from metaspeech.training.adaptation import compare_rates
 from metaspeech.training.adapter import AdaptationTask, Adapter
-from metaspeech.training.checkpoint import load_model
+from metaspeech.training.checkpoint import load_learned, load_model
 from metaspeech.training.trainer import chosen_device, make_trainer, set_up_torch
+from pipelines._episodes import EPISODES, episode_maker
 from pipelines._stage import Stage, run_stage
 
 
@@ -22,25 +22,26 @@ def adapt(stage: Stage) -> None:
     params, (name, algorithm_name) = stage.params, stage.item
     settings = params.adapt
     store = Store(Path("data/prepared"))
-    episodes = EpisodeMaker(store, params.seed)
+    algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(params)
+    episodes = episode_maker(store, params, algorithm)
     set_up_torch(params)
-    model = load_model(Path("models/meta_train") / f"{name}-{algorithm_name}", params, store.features())
-    algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name)(InnerLoop.from_config(params.inner))
+    trained = Path("models/meta_train") / f"{name}-{algorithm_name}"
+    model, learned = load_model(trained, params, store.features()), load_learned(trained)
 
     device = chosen_device(params)
-    held_out = [episodes.stored(spec).to(device) for spec in read_episodes(Path("data/episodes/val.parquet"))]
-    start = parameters_of(model.to(device))
+    held_out = [episodes.stored(spec).to(device) for spec in read_episodes(EPISODES / "val.parquet")]
+    start = parameters_of(model.to(device)) | {key: value.to(device) for key, value in learned.items()}
     rates = compare_rates(loss_function(model), algorithm, start, held_out, settings.rates, settings.tune_steps)
     rate = min(rates, key=lambda one: rates[one])
 
     tasks = [
         AdaptationTask(spec.episode_id, shots, episodes.stored(spec, shots))
-        for spec in read_episodes(Path("data/episodes/test.parquet"))
+        for spec in read_episodes(EPISODES / "test.parquet")
         for shots in settings.shots
     ]
     folder = stage.folder / "deltas"
     folder.mkdir(parents=True, exist_ok=True)
-    adapter = Adapter(model, algorithm, settings.steps, rate, folder)
+    adapter = Adapter(model, algorithm, settings.steps, rate, folder, learned)
     module = StepModule(tasks.__getitem__, len(tasks), len(tasks))
     make_trainer(params, 1, stage.track.log_metrics, partial=None).test(adapter, datamodule=module, verbose=False)
 

@@ -6,13 +6,20 @@ from pathlib import Path
 from metaspeech.data.episodes import read_episodes, read_pool
 from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
-from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.errors import UserError
-from metaspeech.meta.base import InnerLoop, MetaAlgorithm
+from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.registry import ALGORITHMS, resolve
-from metaspeech.training.checkpoint import file_digest, fingerprint, load_model, save_model
+from metaspeech.training.checkpoint import (
+    build_model,
+    file_digest,
+    fingerprint,
+    load_model,
+    save_learned,
+    save_model,
+)
 from metaspeech.training.meta_learner import MetaLearner
 from metaspeech.training.trainer import finish, fit, make_trainer, set_up_torch
+from pipelines._episodes import EPISODES, episode_maker
 from pipelines._stage import Stage, run_stage
 
 
@@ -21,34 +28,41 @@ def meta_train(stage: Stage) -> None:
     settings = params.meta_train
     start, folder = Path("models/pretrain") / name, Path("models/meta_train") / f"{name}-{algorithm_name}"
     store = Store(Path("data/prepared"))
-    episodes = EpisodeMaker(store, params.seed)
-    pool = read_pool(Path("data/episodes/train.parquet"))
-    held_out = [episodes.stored(spec) for spec in read_episodes(Path("data/episodes/val.parquet"))]
-    algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name)(InnerLoop.from_config(params.inner))
+    pool = read_pool(EPISODES / "train.parquet")
+    algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(params)
+    episodes = episode_maker(store, params, algorithm)
+    held_out = [episodes.stored(spec) for spec in read_episodes(EPISODES / "val.parquet")]
     steps = algorithm.outer_steps(settings)
-    if steps < 1:
+    if steps < 1 and not algorithm.untrained_start:
         raise UserError(
             f"meta_train.gradient_evaluations: {settings.gradient_evaluations} does not pay for one outer step of "
-            f"'{algorithm_name}', which takes {settings.meta_batch * algorithm.evaluations_per_task}"
+            f"'{algorithm_name}', which takes {algorithm.gradient_evaluations(1, settings.meta_batch)}"
         )
 
     set_up_torch(params)
-    learner = MetaLearner(load_model(start, params, store.features()).train(), algorithm, settings, steps)
+    trained = load_model(start, params, store.features())
+    model = build_model(name, params, store.features()) if algorithm.untrained_start else trained
+    learner = MetaLearner(model.train(), algorithm, settings, steps)
     step = episodes.outer_step(pool, settings.meta_batch, params.episodes.shots, params.episodes.queries)
     module = StepModule(step, steps, settings.checkpoint_every, held_out)
-    made_from = [file_digest(start / "model.safetensors"), file_digest(Path("data/episodes/train.parquet"))]
-    configuration = fingerprint(algorithm_name, asdict(settings), asdict(params.inner), params.seed, made_from)
+    made_from = [file_digest(start / "model.safetensors"), file_digest(EPISODES / "train.parquet")]
+    sections = [asdict(section) for section in (settings, params.inner, params.mamlpp, params.imaml, params.nearest)]
+    configuration = fingerprint(algorithm_name, sections, params.seed, made_from)
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
     trainer = make_trainer(
         params, module.epochs, stage.track.log_metrics, partial, check_val_every_n_epoch=every, log_every_n_steps=1
     )
-    fit(trainer, learner, module, partial)
+    if steps:
+        fit(trainer, learner, module, partial)
+    else:
+        trainer.validate(learner, datamodule=module, verbose=False)
 
+    save_learned(folder, learner.learned)
     save_model(
         folder, learner.model, name, params, store.features(),
         algorithm=algorithm_name, outer_steps=steps, configuration=configuration,
-        gradient_evaluations=steps * settings.meta_batch * algorithm.evaluations_per_task,
+        gradient_evaluations=algorithm.gradient_evaluations(steps, settings.meta_batch),
     )  # fmt: skip
     finish(partial)
     final = {key: float(value) for key, value in trainer.callback_metrics.items()}

@@ -36,7 +36,9 @@ def pretrain(stage: Stage) -> None:
     model = build_model(name, params, store.features())
     if start:
         load_start(model, start)
-    learner = JointLearner(model, len(pool) * len(settings.speeds), settings, params.seed, spread=0.0 if start else SPREAD)
+    learner = JointLearner(
+        model, len(pool) * len(settings.speeds), settings, params.seed, spread=0.0 if start else SPREAD
+    )
     batches = episodes.joint(pool, settings.batch_size, settings.speeds)
     module = StepModule(batches, settings.steps, settings.checkpoint_every, held_out)
     made_from = [file_digest(Path("data/prepared/store.json")), file_digest(EPISODES / "train.parquet")]

@@ -9,11 +9,12 @@ from pathlib import Path
 from metaspeech import registry
 
 ROOT = Path(__file__).resolve().parents[1]
+FRAME = "pipelines._stage"
 TABLES = {name: value for name, value in vars(registry).items() if name.isupper()}
 
 
 def reached(start: Path, chosen: dict[str, str] | None = None) -> set[Path]:
-    """Files under src/ that ``start`` imports, directly or not, also inside functions and through the registry.
+    """Files of ours, save the frame of stages, that ``start`` imports, directly or not, also inside functions and through the registry.
 
     Args:
         chosen: table of the registry -> the one entry that a matrix item uses; of other tables every entry counts.
@@ -43,7 +44,7 @@ def _imports(path: Path, chosen: tuple[tuple[str, str], ...]) -> frozenset[str]:
             entries = TABLES.get(table, {})
             wanted = dict(chosen).get(table)
             names |= {entry.partition(":")[0] for name, entry in entries.items() if wanted in (None, name)}
-    return frozenset(name for name in names if name.startswith("metaspeech"))
+    return frozenset(name for name in names if name.startswith(("metaspeech", "pipelines._")))
 
 
 def _runtime(tree: ast.AST):  # type: ignore[no-untyped-def]
@@ -58,7 +59,9 @@ def _runtime(tree: ast.AST):  # type: ignore[no-untyped-def]
 @cache
 def _file(module: str) -> Path | None:
     """None for a module that is not ours, and for a package that says nothing but its docstring."""
-    base = ROOT / "src" / Path(*module.split("."))
+    if module.startswith(FRAME):
+        return None
+    base = ROOT / ("src" if module.startswith("metaspeech") else "") / Path(*module.split("."))
     path = next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.exists()), None)
     return path if path is not None and _statements(path) else None
 

@@ -46,7 +46,9 @@ def test_a_stage_gets_params_item_and_folder_and_leaves_metrics_and_a_record(pro
     record = Record.read(project / "results/runs/adapt/tacotron-maml.json")
     assert (record.name, record.status) == ("adapt@tacotron-maml", "FINISHED")
     assert record.metrics | {"loss": 1.23457, "by_step/0": 0.666667} == record.metrics
-    assert {key.partition(".")[0] for key in record.params} == {"seed", "tacotron", "inner", "adapt"}
+    assert {key.partition(".")[0] for key in record.params} == {
+        "seed", "episodes", "tacotron", "inner", "meta_train", "mamlpp", "imaml", "nearest", "adapt"
+    }  # fmt: skip
     assert record.params["inner.rate"] == 0.1
     assert not list(project.rglob("*.tmp"))
 

@@ -15,7 +15,7 @@ from scipy.signal import lfilter
 from metaspeech.config import Wavenet
 from metaspeech.data.batch import collate, concatenate
 from metaspeech.errors import UserError
-from metaspeech.meta.base import InnerLoop
+from metaspeech.meta.inner import InnerLoop, on
 from metaspeech.models.base import FeatureSpec, Vocoder, loss_function, parameters_of
 from metaspeech.models.wavenet.conditioning import hold_of
 from metaspeech.models.wavenet.distributions import HALF_STEP, OUTPUTS, companded
@@ -109,7 +109,7 @@ def test_follows_the_protocol():
 def test_sizes():
     counts = {p: sum(v.numel() for v in model(preset=p).parameters()) for p in ("tiny", "small", "paper")}
     assert counts["tiny"] < 1e4
-    assert 1e5 < counts["small"] < 3e5
+    assert 5e5 < counts["small"] < 1e6  # most of them in the network that runs once a frame
     assert counts["paper"] > 2e7
     assert PRESETS["paper"].receptive_field == 3 * 1023 + 1
 
@@ -209,10 +209,10 @@ def test_inner_steps_from_a_fresh_start_are_stable(name):
     """Clipped gradient descent lowers the loss of what it is given, and never breaks."""
     net = model(name, window=112, trained=False)
     inner, loss_fn = InnerLoop(steps=1, rate=0.1, clip=1.0), loss_function(net)
-    params = parameters_of(net)
+    position = inner.begin(parameters_of(net), seed=1)
     losses = []
     for _ in range(20):
-        params, loss = inner.step(loss_fn, params, batch())
+        position, loss = inner.step(on(loss_fn, batch()), position)
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
     assert all(math.isfinite(loss) for loss in losses)

@@ -112,12 +112,15 @@ class Pretrain:
 
 @dataclass
 class Inner:
-    """The inner loop in meta-training: plain SGD on the support loss."""
+    """The inner loop in meta-training: gradient steps on the support loss."""
 
     steps: int = ranged(3, 1, 100)
     rate: float = ranged(0.2, 1e-6, 100)
     clip: float = ranged(1.0, 0)  # inner gradient norm; 0: none
-    adapt_modules: list[str] = ranged(["*"])  # name patterns (fnmatch) of the parameters that adapt
+    optimiser: str = ranged("sgd", choices=("sgd", "momentum", "adam"))
+    adapts: str = ranged("weights", choices=("weights", "vectors", "low_rank"))
+    adapt_modules: list[str] = ranged(["*"])  # name patterns (fnmatch) of the parameters that may adapt
+    low_rank: int = ranged(4, 1, 1024)  # rank of the adapters with adapts: low_rank
 
 
 @dataclass
@@ -132,6 +135,30 @@ class MetaTrain:
     checkpoint_every: int = ranged(10, 1)  # outer steps
     validate_every: int = ranged(20, 1)  # outer steps
     max_skipped: float = ranged(0.1, 0, 1)  # share of tasks that may be skipped because their loss is not finite
+    recompute: bool = False  # second order: take inner steps again on the way back, with the memory of one
+
+
+@dataclass
+class Mamlpp:
+    """MAML++, besides the inner loop."""
+
+    multi_step: float = ranged(0.5, 0, 1)  # share of meta-training in which the loss after every inner step counts
+    first_order: float = ranged(0.25, 0, 1)  # share of meta-training, at first, with first-order gradients
+
+
+@dataclass
+class Imaml:
+    """Implicit MAML, besides the inner loop."""
+
+    strength: float = ranged(2.0, 1e-6)  # of the pull towards the start (lambda)
+    solver_steps: int = ranged(5, 1, 100)  # of conjugate gradients
+
+
+@dataclass
+class Nearest:
+    """The baseline with a warm start."""
+
+    warm_steps: int = ranged(5, 1, 1000)  # on the nearest training speaker, before the task's own
 
 
 @dataclass
@@ -217,6 +244,9 @@ class Params:
     pretrain: Pretrain = field(default_factory=Pretrain)
     inner: Inner = field(default_factory=Inner)
     meta_train: MetaTrain = field(default_factory=MetaTrain)
+    mamlpp: Mamlpp = field(default_factory=Mamlpp)
+    imaml: Imaml = field(default_factory=Imaml)
+    nearest: Nearest = field(default_factory=Nearest)
     adapt: Adapt = field(default_factory=Adapt)
     per_model: PerModel = field(default_factory=PerModel)
     evaluate: Evaluate = field(default_factory=Evaluate)

@@ -25,9 +25,17 @@ MODELS = {
 
 ALGORITHMS = {
     "transfer": "metaspeech.meta.baselines:Transfer",
+    "scratch": "metaspeech.meta.baselines:Scratch",
+    "conditioned": "metaspeech.meta.baselines:Conditioned",
+    "nearest": "metaspeech.meta.baselines:Nearest",
     "maml": "metaspeech.meta.maml:Maml",
     "fomaml": "metaspeech.meta.maml:Fomaml",
     "reptile": "metaspeech.meta.reptile:Reptile",
+    "anil": "metaspeech.meta.anil:Anil",
+    "boil": "metaspeech.meta.anil:Boil",
+    "meta_sgd": "metaspeech.meta.meta_sgd:MetaSgd",
+    "mamlpp": "metaspeech.meta.mamlpp:MamlPlusPlus",
+    "imaml": "metaspeech.meta.imaml:Imaml",
 }
 
 REPRESENTATIONS = {

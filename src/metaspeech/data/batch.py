@@ -47,16 +47,25 @@ class Episode:
     """A task: a few utterances to adapt on and others to measure on, all of one speaker.
 
     ``seed`` fixes whatever a model draws while it works on this task (dropout), so that neither the order of tasks nor
-    a restart changes a result.
+    a restart changes a result. ``representation`` is the task's vector (width,), and ``neighbour`` are recordings of
+    the training speaker whose vector is nearest to it; only for algorithms that need them.
     """
 
     speaker: str
     support: SpeechBatch
     query: SpeechBatch
     seed: int = 0
+    representation: Tensor | None = None
+    neighbour: SpeechBatch | None = None
 
     def to(self, device: torch.device | str) -> Episode:
-        return replace(self, support=self.support.to(device), query=self.query.to(device))
+        return replace(
+            self,
+            support=self.support.to(device),
+            query=self.query.to(device),
+            representation=None if self.representation is None else self.representation.to(device),
+            neighbour=None if self.neighbour is None else self.neighbour.to(device),
+        )
 
 
 def collate(items: Sequence[tuple[Sequence[int], np.ndarray, np.ndarray]]) -> SpeechBatch:

@@ -17,10 +17,18 @@ from metaspeech.seeds import mixed_seed
 
 
 class EpisodeMaker:
-    """Episodes as tensors, from stored lists or drawn."""
+    """Episodes as tensors, from stored lists or drawn.
 
-    def __init__(self, store: Store, seed: int) -> None:
-        self.store, self.seed = store, seed
+    Args:
+        store: with the recordings.
+        seed: of what is drawn.
+        complete: adds to an episode what an algorithm needs besides recordings.
+    """
+
+    def __init__(
+        self, store: Store, seed: int, complete: Callable[[Episode, EpisodeSpec], Episode] | None = None
+    ) -> None:
+        self.store, self.seed, self._complete = store, seed, complete
 
     def stored(self, spec: EpisodeSpec, shots: int | None = None) -> Episode:
         """A stored episode, with the first ``shots`` of its support."""
@@ -65,5 +73,6 @@ class EpisodeMaker:
         return make
 
     def _episode(self, spec: EpisodeSpec, item: int | str) -> Episode:
-        seed = mixed_seed(self.seed, item)
-        return Episode(spec.speaker, self.store.batch(spec.support), self.store.batch(spec.query), seed)
+        support, query = self.store.batch(spec.support), self.store.batch(spec.query)
+        episode = Episode(spec.speaker, support, query, mixed_seed(self.seed, item))
+        return self._complete(episode, spec) if self._complete else episode

@@ -1,11 +1,13 @@
-"""What the outer loop knows of an algorithm, and the inner loop that all of them share."""
+"""What the outer loop knows of an algorithm."""
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -13,119 +15,122 @@ from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from metaspeech import config
-from metaspeech.data.batch import Episode, SpeechBatch
+from metaspeech.data.batch import Episode
+from metaspeech.meta.inner import InnerLoop, Loss, NonFiniteLoss, on
 from metaspeech.models.base import LossFn, Parameters
 
-
-class NonFiniteLoss(Exception):
-    """An inner or query loss became infinite or NaN. The task is skipped and counted, training goes on."""
+LOG = logging.getLogger("metaspeech")
 
 
 @dataclass(frozen=True)
-class InnerLoop:
-    """Plain gradient descent on the support loss: phi <- phi - rate * clip(grad L_S(phi)).
+class OuterStep:
+    """Outer step ``index`` of ``total``, for algorithms whose objective changes on the way."""
 
-    Args:
-        steps: in training. Adaptation may take any number.
-        rate: step size (alpha).
-        clip: largest norm of a step's gradient over all adapted parameters; 0 for none. It is part of the graph.
-        adapt_modules: name patterns of the parameters that adapt; the others stay at the meta-initialisation.
+    index: int = 0
+    total: int = 1
+
+    @property
+    def share(self) -> float:
+        """Of meta-training that lies behind, 0 to 1."""
+        return self.index / self.total
+
+
+@dataclass(frozen=True)
+class TaskGradient:
+    """What an algorithm has made of one task.
+
+    Attributes:
+        gradients: by name, of the model's parameters and of what is learned besides.
+        before, after: the loss before adaptation and after it, where the algorithm sees them.
     """
 
-    steps: int
-    rate: float
-    clip: float = 0.0
-    adapt_modules: tuple[str, ...] = ("*",)
-
-    @classmethod
-    def from_config(cls, inner: config.Inner) -> InnerLoop:
-        return cls(inner.steps, inner.rate, inner.clip, tuple(inner.adapt_modules))
-
-    def adapted_names(self, params: Mapping[str, Tensor]) -> list[str]:
-        return [name for name in params if any(fnmatch(name, pattern) for pattern in self.adapt_modules)]
-
-    def step(
-        self, loss_fn: LossFn, params: Parameters, batch: SpeechBatch, create_graph: bool = False
-    ) -> tuple[Parameters, Tensor]:
-        """One step from ``params``; the loss before it. With ``create_graph`` the result stays differentiable.
-
-        Raises:
-            NonFiniteLoss: the loss is infinite or NaN.
-        """
-        names = self.adapted_names(params)
-        if not create_graph:
-            params = {name: value.detach() for name, value in params.items()}
-            for name in names:
-                params[name].requires_grad_()
-        loss = finite(loss_fn(params, batch)[0])
-        gradients = torch.autograd.grad(loss, [params[name] for name in names], create_graph=create_graph)
-        scale = self._clip_scale(gradients)
-        updated = dict(params)
-        for name, gradient in zip(names, gradients, strict=True):
-            updated[name] = params[name] - self.rate * scale * gradient
-        if not create_graph:
-            updated = {name: value.detach() for name, value in updated.items()}
-        return updated, loss
-
-    def _clip_scale(self, gradients: Sequence[Tensor]) -> Tensor | float:
-        if self.clip == 0:
-            return 1.0
-        norm = torch.stack([gradient.square().sum() for gradient in gradients]).sum().sqrt()
-        return torch.clamp(self.clip / (norm + 1e-12), max=1.0)
-
-
-def finite(loss: Tensor) -> Tensor:
-    if not bool(torch.isfinite(loss)):
-        raise NonFiniteLoss(f"loss is {float(loss.detach())}")
-    return loss
+    gradients: Parameters
+    before: Tensor
+    after: Tensor
 
 
 class MetaAlgorithm(ABC):
     """An algorithm turns episodes into an outer gradient, and adapts a start to a support set.
 
     It knows nothing of the model but ``loss_fn`` and nothing of the outer optimiser but what :meth:`optimiser` makes.
+    ``params`` are the model's parameters and, under names of their own, what the algorithm has learned besides.
     """
+
+    untrained_start: ClassVar[bool] = False
+    """Whether it starts from a model as it is built, not from what pretraining made of it."""
+
+    needs: ClassVar[frozenset[str]] = frozenset()
+    """Fields of an Episode that it reads besides support and query: representation, neighbour."""
 
     def __init__(self, inner: InnerLoop) -> None:
         self.inner = inner
 
+    @classmethod
+    def from_params(cls, params: config.Params) -> Self:
+        """Builds it from params.yaml, as a model's own section says (:func:`metaspeech.config.for_model`)."""
+        return cls(InnerLoop.from_config(params.inner))
+
     @abstractmethod
-    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode) -> tuple[Parameters, Tensor, Tensor]:
-        """One task's outer gradient, its loss before adaptation and its loss after it, where the algorithm sees them.
+    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode, at: OuterStep) -> TaskGradient:
+        """One task's outer gradient.
 
         Args:
             params: leaves that require gradients.
+
+        Raises:
+            NonFiniteLoss: a loss is infinite or NaN.
         """
 
-    @property
     @abstractmethod
-    def evaluations_per_task(self) -> int:
+    def evaluations(self, at: OuterStep) -> int:
         """Gradients of a support or query batch that :meth:`task_gradient` takes: the unit of equal compute."""
 
+    def learned(self, loss_fn: LossFn, params: Mapping[str, Tensor]) -> Parameters:
+        """What is learned besides the model's parameters, at its first value. Draws from torch's generator."""
+        return self.inner_of(loss_fn).learned(params)
+
+    def inner_of(self, loss_fn: LossFn) -> InnerLoop:
+        """The inner loop for this model."""
+        return self.inner
+
+    def support_loss(self, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode) -> Loss:
+        """What the inner loop descends, on a task that it starts at ``params``."""
+        return on(loss_fn, episode.support)
+
+    def task_start(self, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode) -> Parameters:
+        """Where the inner loop begins on a task: ``params``, unless the algorithm knows better."""
+        return dict(params)
+
     def outer_gradient(
-        self, loss_fn: LossFn, params: Mapping[str, Tensor], episodes: Sequence[Episode]
+        self,
+        loss_fn: LossFn,
+        params: Mapping[str, Tensor],
+        episodes: Sequence[Episode],
+        at: OuterStep = OuterStep(),
     ) -> tuple[Parameters, dict[str, float]]:
-        """Mean over tasks of their outer gradients; tasks whose loss is not finite are left out and counted.
+        """Mean over tasks of their outer gradients; tasks whose loss is not finite are left out, counted and named.
+
+        The order of ``episodes`` changes no bit.
 
         Returns:
-            gradients by parameter name; metrics: loss_before, loss_after (means over tasks), tasks, skipped.
+            gradients by name; metrics: loss_before, loss_after (means over tasks), tasks, skipped.
         """
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         total = {name: torch.zeros_like(value) for name, value in params.items()}
         before = after = 0.0
         skipped = 0
-        for episode in episodes:
-            torch.manual_seed(episode.seed)
+        for episode in sorted(episodes, key=lambda one: (one.speaker, one.seed)):
             try:
-                gradients, loss_before, loss_after = self.task_gradient(loss_fn, leaves, episode)
-                if not all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values()):
+                task = self.task_gradient(loss_fn, leaves, episode, at)
+                if not all(bool(torch.isfinite(gradient).all()) for gradient in task.gradients.values()):
                     raise NonFiniteLoss("gradient is not finite")
-            except NonFiniteLoss:
+            except NonFiniteLoss as reason:
+                LOG.warning("outer step %d: task of %s left out: %s", at.index, episode.speaker, reason)
                 skipped += 1
                 continue
-            for name, gradient in gradients.items():
+            for name, gradient in task.gradients.items():
                 total[name] += gradient
-            before, after = before + float(loss_before), after + float(loss_after)
+            before, after = before + float(task.before), after + float(task.after)
         done = len(episodes) - skipped
         if done:
             total = {name: value / done for name, value in total.items()}
@@ -133,16 +138,24 @@ class MetaAlgorithm(ABC):
         metrics = {"tasks": float(done), "skipped": float(skipped)}
         return total, metrics | ({"loss_before": before, "loss_after": after} if done else {})
 
+    def adaptation(
+        self, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode, rate: float | None = None
+    ) -> Iterator[Parameters]:
+        """The parameters after 0, 1, 2, ... inner steps on the support set, without a graph and without end.
+
+        ``rate`` overrides the rate of training. Raises NonFiniteLoss as a step is taken on a loss that is not finite.
+        """
+        inner = self.inner_of(loss_fn) if rate is None else self.inner_of(loss_fn).at_rate(rate)
+        start = self.task_start(loss_fn, {name: value.detach() for name, value in params.items()}, episode)
+        loss = self.support_loss(loss_fn, start, episode)
+        for position in inner.walk(loss, inner.begin(start, episode.seed)):
+            yield inner.parameters(position)
+
     def adapt(
-        self, loss_fn: LossFn, params: Mapping[str, Tensor], support: SpeechBatch, steps: int, rate: float | None = None
+        self, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode, steps: int, rate: float | None = None
     ) -> Parameters:
-        """``steps`` inner steps on the support set, without a graph. ``rate`` overrides the rate of training."""
-        inner = self.inner if rate is None else replace(self.inner, rate=rate)
-        adapted = {name: value.detach() for name, value in params.items()}
-        with torch.enable_grad():
-            for _ in range(steps):
-                adapted, _ = inner.step(loss_fn, adapted, support)
-        return adapted
+        """The parameters after ``steps`` inner steps, see :meth:`adaptation`."""
+        return next(islice(self.adaptation(loss_fn, params, episode, rate), steps, None))
 
     def optimiser(
         self, parameters: Sequence[Tensor], settings: config.MetaTrain, total_steps: int
@@ -151,6 +164,15 @@ class MetaAlgorithm(ABC):
         optimiser = Adam(parameters, lr=settings.rate)
         return optimiser, LambdaLR(optimiser, lambda step: 1.0)
 
+    def gradient_evaluations(self, outer_steps: int, meta_batch: int) -> int:
+        """That so many outer steps take."""
+        return meta_batch * sum(self.evaluations(OuterStep(index, outer_steps)) for index in range(outer_steps))
+
     def outer_steps(self, settings: config.MetaTrain) -> int:
         """How many outer steps the budget of gradient evaluations pays for."""
-        return settings.gradient_evaluations // (settings.meta_batch * self.evaluations_per_task)
+        affordable, too_many = 0, settings.gradient_evaluations // settings.meta_batch + 1
+        while too_many - affordable > 1:
+            middle = (affordable + too_many) // 2
+            within = self.gradient_evaluations(middle, settings.meta_batch) <= settings.gradient_evaluations
+            affordable, too_many = (middle, too_many) if within else (affordable, middle)
+        return affordable

@@ -2,44 +2,50 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import ClassVar, Self
 
+import torch
+
+from metaspeech import config
 from metaspeech.data.batch import Episode
-from metaspeech.meta.base import MetaAlgorithm, finite
+from metaspeech.meta.base import MetaAlgorithm, OuterStep, TaskGradient
+from metaspeech.meta.inner import Graph, InnerLoop, on
+from metaspeech.meta.unrolled import recomputed, unrolled
 from metaspeech.models.base import LossFn, Parameters
 
 
 class Maml(MetaAlgorithm):
-    """The exact gradient: d L_Q(phi_K) / d theta, through all K inner steps. Memory is linear in K."""
+    """The exact gradient: d L_Q(phi_K) / d theta, through all K inner steps. Memory is linear in K.
 
-    @property
-    def evaluations_per_task(self) -> int:
+    Args:
+        recompute: take each inner step again on the way back, and so keep the memory of one.
+    """
+
+    graph: ClassVar[Graph] = "second"
+
+    def __init__(self, inner: InnerLoop, recompute: bool = False) -> None:
+        super().__init__(inner)
+        self.recompute = recompute
+
+    @classmethod
+    def from_params(cls, params: config.Params) -> Self:
+        return cls(InnerLoop.from_config(params.inner), params.meta_train.recompute)
+
+    def evaluations(self, at: OuterStep) -> int:
         return self.inner.steps + 1
 
-    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode) -> tuple[Parameters, Tensor, Tensor]:
+    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode, at: OuterStep) -> TaskGradient:
+        inner, start = self.inner_of(loss_fn), self.task_start(loss_fn, params, episode)
+        support, query = self.support_loss(loss_fn, start, episode), on(loss_fn, episode.query)
+        second = self.graph == "second"
         # cuDNN's recurrent layers have no second derivative.
-        with torch.backends.cudnn.flags(enabled=False):
-            adapted, before = self.inner.step(loss_fn, params, episode.support, create_graph=True)
-            for _ in range(self.inner.steps - 1):
-                adapted, _ = self.inner.step(loss_fn, adapted, episode.support, create_graph=True)
-            loss = finite(loss_fn(adapted, episode.query)[0])
-            gradients = torch.autograd.grad(loss, list(params.values()))
-        return dict(zip(params, gradients, strict=True)), before.detach(), loss.detach()
+        with torch.backends.cudnn.flags(enabled=not second):
+            if second and self.recompute:
+                return recomputed(inner, support, query, params, start, episode.seed)
+            return unrolled(inner, support, query, params, start, episode.seed, self.graph)
 
 
-class Fomaml(MetaAlgorithm):
+class Fomaml(Maml):
     """First order: the gradient of L_Q at phi_K, applied to theta (Finn et al. 2017, section 5.2)."""
 
-    @property
-    def evaluations_per_task(self) -> int:
-        return self.inner.steps + 1
-
-    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode) -> tuple[Parameters, Tensor, Tensor]:
-        adapted, before = self.inner.step(loss_fn, params, episode.support)
-        for _ in range(self.inner.steps - 1):
-            adapted, _ = self.inner.step(loss_fn, adapted, episode.support)
-        leaves = {name: value.detach().requires_grad_() for name, value in adapted.items()}
-        loss = finite(loss_fn(leaves, episode.query)[0])
-        gradients = torch.autograd.grad(loss, list(leaves.values()))
-        return dict(zip(leaves, gradients, strict=True)), before.detach(), loss.detach()
+    graph = "first"

@@ -10,7 +10,9 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from metaspeech import config
 from metaspeech.data.batch import Episode
-from metaspeech.meta.base import MetaAlgorithm
+from metaspeech.meta.adapted import is_learned
+from metaspeech.meta.base import MetaAlgorithm, OuterStep, TaskGradient
+from metaspeech.meta.inner import on
 from metaspeech.models.base import LossFn, Parameters
 
 
@@ -18,20 +20,23 @@ class Reptile(MetaAlgorithm):
     """theta <- theta + eps * mean_i(phi_i - theta), eps annealed to 0.
 
     The outer gradient is theta - phi. With plain SGD at rate eps, which :meth:`optimiser` makes, the update is the
-    published formula. There is no query loss in training: inner steps alternate over the task's two batches.
+    published formula. There is no query loss in training: inner steps alternate over the task's two batches. What is
+    learned besides the model's parameters (factors of adapters) stays as it was drawn.
     """
 
-    @property
-    def evaluations_per_task(self) -> int:
+    def evaluations(self, at: OuterStep) -> int:
         return self.inner.steps
 
-    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode) -> tuple[Parameters, Tensor, Tensor]:
-        adapted, before = self.inner.step(loss_fn, params, episode.support)
+    def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode, at: OuterStep) -> TaskGradient:
+        batches = (on(loss_fn, episode.support), on(loss_fn, episode.query))
+        position, before = self.inner.step(batches[0], self.inner.begin(params, episode.seed))
         last = before
         for step in range(1, self.inner.steps):
-            batch = episode.query if step % 2 else episode.support
-            adapted, last = self.inner.step(loss_fn, adapted, batch)
-        return {name: params[name].detach() - adapted[name] for name in params}, before.detach(), last.detach()
+            position, last = self.inner.step(batches[step % 2], position)
+        phi = self.inner.parameters(position)
+        moved = {name: value.detach() * 0 if is_learned(name) else value.detach() - phi[name].detach()
+                 for name, value in params.items()}  # fmt: skip
+        return TaskGradient(moved, before.detach(), last.detach())
 
     def optimiser(
         self, parameters: Sequence[Tensor], settings: config.MetaTrain, total_steps: int

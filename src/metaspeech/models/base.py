@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, runtime_checkable
+from fnmatch import fnmatch
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 Parameters = dict[str, Tensor]
 Terms = dict[str, Tensor]
 LossFn = Callable[[Mapping[str, Tensor], SpeechBatch], tuple[Tensor, Terms]]
+Hidden = tuple[Tensor, ...]
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,9 @@ class SynthesisModel(Protocol):
     loss_explanation: ClassVar[str]
     """A sentence on what that loss is, and in which unit."""
 
+    head_modules: ClassVar[tuple[str, ...]]
+    """Name patterns (fnmatch) of the parameters that only :meth:`head` reads; the others are the body's."""
+
     @classmethod
     def from_params(cls, params: Params, features: FeatureSpec) -> SynthesisModel:
         """Builds the model from its own section of params.yaml. Seed before the call."""
@@ -78,6 +83,12 @@ class SynthesisModel(Protocol):
             voices: (batch, width) each utterance's offset from ``voice``. Joint training learns one for each training
                 speaker, so that the model need not average over them and learns to be steered by this vector.
         """
+
+    def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> Hidden:
+        """The part of ``forward`` before the head: what an inner loop that moves only the head computes once."""
+
+    def head(self, hidden: Hidden, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        """What ``forward`` returns, from what ``body`` returned for the same batch."""
 
 
 @runtime_checkable
@@ -119,18 +130,57 @@ def parameters_of(model: nn.Module) -> Parameters:
     return {name: value.detach() for name, value in model.named_parameters()}
 
 
-def loss_function(model: nn.Module) -> LossFn:
-    """``loss_fn(params, batch) -> (loss, terms)``: the model as a function of its parameters."""
+class ModelLoss:
+    """``loss_fn(params, batch) -> (loss, terms)``: a model as a function of its parameters, whole or in two parts.
 
-    def loss_fn(params: Mapping[str, Tensor], batch: SpeechBatch) -> tuple[Tensor, Terms]:
-        loss, terms = functional_call(model, dict(params), (batch,))
+    ``params`` may hold other tensors too, such as what an algorithm has learned; those are not looked at.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._whole, self._body, self._head = model, _Method(model, "body"), _Method(model, "head")
+        self._names = [name for name, _ in model.named_parameters()]
+        self._patterns: tuple[str, ...] = cast(SynthesisModel, model).head_modules
+
+    def __call__(self, params: Mapping[str, Tensor], batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        loss, terms = functional_call(self._whole, {name: params[name] for name in self._names}, (batch,))
         return loss, terms
 
-    return loss_fn
+    def in_head(self, name: str) -> bool:
+        """Whether a parameter belongs to the head."""
+        return any(fnmatch(name, pattern) for pattern in self._patterns)
+
+    def body(self, params: Mapping[str, Tensor], batch: SpeechBatch) -> Hidden:
+        """See :meth:`SynthesisModel.body`."""
+        hidden: Hidden = functional_call(self._body, self._prefixed(params), (batch,))
+        return hidden
+
+    def head(self, params: Mapping[str, Tensor], hidden: Hidden, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        """See :meth:`SynthesisModel.head`."""
+        loss, terms = functional_call(self._head, self._prefixed(params), (hidden, batch))
+        return loss, terms
+
+    def _prefixed(self, params: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {f"model.{name}": params[name] for name in self._names}
+
+
+class _Method(nn.Module):
+    """A method of a model as a module of its own, which is what ``functional_call`` can call."""
+
+    def __init__(self, model: nn.Module, method: str) -> None:
+        super().__init__()
+        self.model, self.method = model, method
+
+    def forward(self, *args: object) -> object:
+        return getattr(self.model, self.method)(*args)
+
+
+def loss_function(model: nn.Module) -> ModelLoss:
+    """The model as a function of its parameters."""
+    return ModelLoss(model)
 
 
 def with_parameters(model: nn.Module, params: Mapping[str, Tensor]) -> nn.Module:
-    """Copies ``params`` into ``model`` (names must match) and returns it."""
+    """Copies ``params`` into ``model`` (all of its names must be there) and returns it."""
     with torch.no_grad():
         for name, value in model.named_parameters():
             value.copy_(params[name])

@@ -8,14 +8,15 @@ import torch
 from torch import Tensor
 
 from metaspeech.data.batch import Episode, SpeechBatch
-from metaspeech.meta.base import MetaAlgorithm, NonFiniteLoss
+from metaspeech.meta.base import MetaAlgorithm
+from metaspeech.meta.inner import NonFiniteLoss
 from metaspeech.models.base import LossFn, Parameters
 from metaspeech.seeds import mixed_seed
 
 
 def query_loss(loss_fn: LossFn, params: Mapping[str, Tensor], batch: SpeechBatch, seed: int) -> dict[str, float]:
     """The loss and its terms, with the same draw of dropout masks whatever the parameters are."""
-    torch.manual_seed(seed)
+    torch.manual_seed(mixed_seed(seed, "query"))
     with torch.no_grad():
         loss, terms = loss_fn(params, batch)
     return {"loss": float(loss), **{name: float(value) for name, value in terms.items()}}
@@ -33,14 +34,12 @@ def adaptation_curve(
 
     Once a loss is no longer finite the remaining steps have a loss of infinity and the last finite parameters.
     """
-    adapted = {name: value.detach() for name, value in params.items()}
-    done, diverged = 0, False
+    path = algorithm.adaptation(loss_fn, params, episode, rate)
+    adapted, done, diverged = next(path), 0, False
     for step in sorted(set(steps)):
         try:
             while done < step and not diverged:
-                torch.manual_seed(mixed_seed(episode.seed, done))
-                adapted = algorithm.adapt(loss_fn, adapted, episode.support, 1, rate)
-                done += 1
+                adapted, done = next(path), done + 1
         except NonFiniteLoss:
             diverged = True
         losses = query_loss(loss_fn, adapted, episode.query, episode.seed)

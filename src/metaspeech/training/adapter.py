@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from metaspeech.data.batch import Episode
 from metaspeech.meta.base import MetaAlgorithm
@@ -34,19 +34,26 @@ class Adapter(pl.LightningModule):
     """Runs every test task and keeps its curve; adapted parameters go to ``folder`` as deltas."""
 
     def __init__(
-        self, model: nn.Module, algorithm: MetaAlgorithm, steps: Sequence[int], rate: float, folder: Path
+        self,
+        model: nn.Module,
+        algorithm: MetaAlgorithm,
+        steps: Sequence[int],
+        rate: float,
+        folder: Path,
+        learned: Mapping[str, Tensor],
     ) -> None:
         super().__init__()
         self.model, self.algorithm, self.steps, self.rate, self.folder = model, algorithm, steps, rate, folder
+        self.learned = learned
         self.rows: list[dict[str, Any]] = []
 
     def test_step(self, task: AdaptationTask, index: int) -> None:
         base = parameters_of(self.model)
+        start = base | {name: value.to(self.device) for name, value in self.learned.items()}
         adapted: dict[int, Parameters] = {}
-        curve = adaptation_curve(loss_function(self.model), self.algorithm, base, task.episode, self.steps, self.rate)
+        curve = adaptation_curve(loss_function(self.model), self.algorithm, start, task.episode, self.steps, self.rate)
         for step, losses, params in curve:
             owner = {"episode_id": task.episode_id, "speaker": task.episode.speaker, "shots": task.shots}
             self.rows.append({**owner, "step": step, **losses})
-            if step > 0:
-                adapted[step] = params
+            adapted[step] = {name: params[name] for name in base}
         deltas.write(self.folder / f"{task.episode_id}-{task.shots}.safetensors", base, adapted)

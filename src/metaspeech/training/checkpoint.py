@@ -11,7 +11,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from metaspeech.config import Params
 from metaspeech.errors import UserError
@@ -19,7 +19,7 @@ from metaspeech.files import replacing
 from metaspeech.models.base import FeatureSpec
 from metaspeech.registry import MODELS, resolve
 
-WEIGHTS, CARD = "model.safetensors", "model.json"
+WEIGHTS, CARD, LEARNED = "model.safetensors", "model.json", "algorithm.safetensors"
 
 
 def build_model(name: str, params: Params, features: FeatureSpec) -> Any:
@@ -67,6 +67,20 @@ def load_model(folder: Path, params: Params, features: FeatureSpec) -> nn.Module
             f" Delete {folder} and run: dvc repro"
         ) from None
     return model.eval()
+
+
+def save_learned(folder: Path, learned: Mapping[str, Tensor]) -> None:
+    """What an algorithm has learned besides the model's parameters. Call before :func:`save_model`."""
+    with replacing(folder / LEARNED) as temporary:
+        save_file({name: value.cpu().contiguous() for name, value in learned.items()}, temporary)
+
+
+def load_learned(folder: Path) -> dict[str, Tensor]:
+    """What :func:`save_learned` wrote. Raises UserError when it cannot be read."""
+    try:
+        return load_file(folder / LEARNED)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{folder / LEARNED}: cannot be read: {error}. Delete {folder} and run: dvc repro") from None
 
 
 def read_card(folder: Path) -> dict[str, Any]:

@@ -28,14 +28,14 @@ def write(path: Path, base: Mapping[str, Tensor], adapted: Mapping[int, Mapping[
 
 
 def read(path: Path, base: Mapping[str, Tensor], step: int) -> Parameters:
-    """The parameters after ``step`` steps: ``base`` plus the stored difference. Step 0 is ``base`` itself.
+    """The parameters after ``step`` steps: ``base`` plus the stored difference.
+
+    Step 0 has one too: an algorithm may begin elsewhere than at ``base``.
 
     Raises:
         UserError: the file is missing, damaged or has no such step.
     """
     params = {name: value.detach().clone() for name, value in base.items()}
-    if step == 0:
-        return params
     try:
         with safe_open(path, framework="pt") as file:
             steps = (file.metadata() or {}).get("steps", "").split()

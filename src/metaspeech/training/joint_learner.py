@@ -20,9 +20,9 @@ SPREAD = 0.1  # of the training speakers' offsets in a model that knows no voice
 class JointLearner(pl.LightningModule):
     """Adam with warm-up and cosine decay on the model's own loss.
 
-    Each training speaker has a voice vector, an offset from the model's own, unless ``settings.voices`` is off. They are
-    left behind: what an algorithm starts from is the model with their mean (:meth:`common_start`). ``spread`` is the
-    deviation of the offsets at the beginning; 0, for a model that is trained already, has it speak as itself.
+    Each training speaker has a voice vector, an offset from the model's own, unless ``settings.voices`` is off. They
+    are left behind: what an algorithm starts from is the model with their mean (:meth:`common_start`). ``spread`` is
+    the deviation of the offsets at the beginning; 0, for a model that is trained already, has it speak as itself.
     """
 
     def __init__(

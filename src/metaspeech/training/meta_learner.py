@@ -12,8 +12,8 @@ from torch.nn.utils import clip_grad_norm_
 from metaspeech.config import MetaTrain
 from metaspeech.data.batch import Episode
 from metaspeech.errors import UserError
-from metaspeech.meta.base import MetaAlgorithm
-from metaspeech.models.base import loss_function, parameters_of
+from metaspeech.meta.base import MetaAlgorithm, OuterStep
+from metaspeech.models.base import Parameters, loss_function, parameters_of
 from metaspeech.training.adaptation import adaptation_curve
 
 
@@ -28,19 +28,32 @@ class MetaLearner(pl.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.model, self.algorithm, self.settings, self.total_steps = model, algorithm, settings, total_steps
+        learned = algorithm.learned(loss_function(model), parameters_of(model))
+        self._learned_names = list(learned)
+        self._learned = nn.ParameterList(learned.values())
         self.register_buffer("tasks_seen", torch.zeros((), dtype=torch.int64))
         self.register_buffer("tasks_skipped", torch.zeros((), dtype=torch.int64))
 
+    @property
+    def meta_parameters(self) -> dict[str, Tensor]:
+        """All that meta-training moves: the model's parameters and what the algorithm learns besides, by name."""
+        return dict(self.model.named_parameters()) | dict(zip(self._learned_names, self._learned, strict=True))
+
+    @property
+    def learned(self) -> Parameters:
+        """What the algorithm has learned besides the model's parameters."""
+        return {name: value.detach() for name, value in zip(self._learned_names, self._learned, strict=True)}
+
     def training_step(self, episodes: list[Episode], index: int) -> None:
-        loss_fn = loss_function(self.model)
-        parameters = dict(self.model.named_parameters())
-        gradients, metrics = self.algorithm.outer_gradient(loss_fn, parameters, episodes)
+        parameters = self.meta_parameters
+        at = OuterStep(self.global_step, self.total_steps)
+        gradients, metrics = self.algorithm.outer_gradient(loss_function(self.model), parameters, episodes, at)
         for name, parameter in parameters.items():
             parameter.grad = (
                 cast(Tensor, self.all_gather(gradients[name])).mean(0) if self._distributed else gradients[name]
             )
         if self.settings.clip:
-            metrics["gradient_norm"] = float(clip_grad_norm_(self.model.parameters(), self.settings.clip))
+            metrics["gradient_norm"] = float(clip_grad_norm_(list(parameters.values()), self.settings.clip))
         optimiser: Any = self.optimizers()
         optimiser.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
@@ -50,14 +63,16 @@ class MetaLearner(pl.LightningModule):
     def validation_step(self, episode: Episode, index: int) -> None:
         """Query loss of a held-out speaker before and after as many steps as training takes."""
         inner = self.algorithm.inner
+        start = {name: value.detach() for name, value in self.meta_parameters.items()}
         curve = adaptation_curve(
-            loss_function(self.model), self.algorithm, parameters_of(self.model), episode, [0, inner.steps], inner.rate
+            loss_function(self.model), self.algorithm, start, episode, [0, inner.steps], inner.rate
         )
         before, after = (losses["loss"] for _, losses, _ in curve)
         self.log_dict({"validation_before": before, "validation_after": after}, batch_size=1)
 
     def configure_optimizers(self) -> Any:
-        optimiser, schedule = self.algorithm.optimiser(list(self.model.parameters()), self.settings, self.total_steps)
+        parameters = list(self.meta_parameters.values())
+        optimiser, schedule = self.algorithm.optimiser(parameters, self.settings, self.total_steps)
         return [optimiser], [schedule]
 
     @property

@@ -56,7 +56,7 @@ class Decoder(nn.Module):
         self.projection = nn.Linear(sizes.decoder_rnn + sizes.encoder, n_mels * reduction_factor)
         self.stop = nn.Linear(sizes.decoder_rnn + sizes.encoder, 1)
 
-    def forward(self, memory: Tensor, lengths: Tensor, mels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, memory: Tensor, lengths: Tensor, mels: Tensor) -> tuple[Tensor, Tensor]:
         """Teacher-forced.
 
         Args:
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
             mels: (batch, frames, mels), frames a multiple of the reduction factor.
 
         Returns:
-            mels (batch, frames, mels), stop logits (batch, steps), alignments (batch, steps, characters).
+            states (batch, steps, decoder_rnn + encoder), to be projected; alignments (batch, steps, characters).
         """
         # (B, T, M) -> (B, S, M): the last frame of each group, shifted by one step
         last = mels[:, self.reduction_factor - 1 :: self.reduction_factor]
@@ -89,8 +89,12 @@ class Decoder(nn.Module):
         contexts_all = torch.stack(contexts, dim=1)
         decoded = self.decoder_rnn(torch.cat([torch.stack(hiddens, dim=1), contexts_all], dim=-1))
         decoded = torch.cat([dropout(decoded, self.dropout, self.training), contexts_all], dim=-1)
-        frames = self.projection(decoded).reshape(len(mels), -1, self.n_mels)  # (B, S, r M) -> (B, S r, M)
-        return frames, self.stop(decoded)[..., 0], torch.stack(alignments, dim=1)
+        return decoded, torch.stack(alignments, dim=1)
+
+    def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """(batch, steps, decoder_rnn + encoder) -> mels (batch, frames, mels), stop logits (batch, steps)"""
+        frames = self.projection(states).reshape(len(states), -1, self.n_mels)  # (B, S, r M) -> (B, S r, M)
+        return frames, self.stop(states)[..., 0]
 
     def generate(
         self, memory: Tensor, lengths: Tensor, seeds: list[int], max_frames: Tensor

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from metaspeech.config import Params, Tacotron
 from metaspeech.data.batch import SpeechBatch
-from metaspeech.models.base import FeatureSpec, Synthesis, Terms
+from metaspeech.models.base import FeatureSpec, Hidden, Synthesis, Terms
 from metaspeech.models.layers import length_mask
 from metaspeech.models.tacotron.decoder import Decoder
 from metaspeech.models.tacotron.encoder import Encoder
@@ -30,6 +30,8 @@ class TacotronModel(nn.Module):
     loss_label = "Query loss"
     loss_explanation = "Teacher-forced training loss on the query recordings."
 
+    head_modules = ("decoder.projection.*", "decoder.stop.*", "postnet.*")
+
     def __init__(self, config: Tacotron, features: FeatureSpec) -> None:
         super().__init__()
         self.config = config
@@ -46,11 +48,20 @@ class TacotronModel(nn.Module):
 
     def forward(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Terms]:
         """Teacher-forced training loss and its parts: mel, stop, guided (weighted), focus (mean peak of attention)."""
+        return self.head(self.body(batch, voices), batch)
+
+    def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The decoder's states (batch, steps, decoder_rnn + encoder) and alignments (batch, steps, characters)."""
+        states, alignments = self.decoder(self._memory(batch, voices), batch.token_lengths, self._target(batch))
+        return states, alignments
+
+    def head(self, hidden: Hidden, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        """See :meth:`forward`."""
         config, reduction = self.config, self.config.reduction_factor
+        states, alignments = hidden
         steps = (batch.mel_lengths + reduction - 1) // reduction
-        target = functional.pad(batch.mels, (0, 0, 0, -batch.mels.shape[1] % reduction))
-        memory = self._memory(batch, voices)
-        before, stop_logits, alignments = self.decoder(memory, batch.token_lengths, target)
+        target = self._target(batch)
+        before, stop_logits = self.decoder.project(states)
         mask = length_mask(batch.mel_lengths, target.shape[1])
         after = before + self.postnet(before, mask)
 
@@ -65,6 +76,10 @@ class TacotronModel(nn.Module):
         return loss, {
             "mel": mel.detach(), "stop": stop.detach(), "guided": guided.detach(), "focus": focus.detach()
         }  # fmt: skip
+
+    def _target(self, batch: SpeechBatch) -> Tensor:
+        """The mels, padded to whole decoder steps."""
+        return functional.pad(batch.mels, (0, 0, 0, -batch.mels.shape[1] % self.config.reduction_factor))
 
     def _memory(self, batch: SpeechBatch, voices: Tensor | None = None) -> Tensor:
         """(batch, characters, encoder): what is said, and by whom."""

@@ -1,4 +1,4 @@
-"""From frames to what steers each sample. It runs at the rate of frames, so that it may be wide and still cost little."""
+"""From frames to what steers each sample: at the rate of frames, and so at little cost."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from metaspeech.config import Params, Wavenet
 from metaspeech.data.batch import SpeechBatch
-from metaspeech.models.base import FeatureSpec, Terms
+from metaspeech.models.base import FeatureSpec, Hidden, Terms
 from metaspeech.models.wavenet.conditioning import Conditioning
 from metaspeech.models.wavenet.distributions import OUTPUTS
 from metaspeech.models.wavenet.sizes import PRESETS
@@ -34,15 +34,15 @@ class WaveNetModel(nn.Module):
         "the mel, in bits; over one window of each recording, the same at every step."
     )
 
+    head_modules = ("stack.skip.*", "stack.head.*", "stack.last.*")
+
     def __init__(self, config: Wavenet, features: FeatureSpec) -> None:
         super().__init__()
         self.config, self.features = config, features
         self.sizes = PRESETS[config.preset]
         self.output = OUTPUTS[config.output]()
         self.input = self.output.input_layer(self.sizes.residual)
-        self.conditioning = Conditioning(
-            features.n_mels, self.sizes.frames, self.sizes.conditioning, features.hop
-        )
+        self.conditioning = Conditioning(features.n_mels, self.sizes.frames, self.sizes.conditioning, features.hop)
         self.voice = nn.Parameter(torch.zeros(VOICE_WIDTH))
         self.voice_projection = nn.Linear(VOICE_WIDTH, self.sizes.conditioning, bias=False)
         self.stack = Stack(self.sizes, self.output.start())
@@ -58,14 +58,23 @@ class WaveNetModel(nn.Module):
         A window that does not begin with the utterance has its first receptive field left out of the loss: those
         samples depend on what the window cut off.
         """
+        return self.head(self.body(batch, voices), batch)
+
+    def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """All layers' outputs (batch, samples, layers * gate) over a window of each utterance, that window of the
+        (pre-emphasised) waveform (batch, samples), and the frame that it begins with (batch,)."""
         starts = self._starts(batch.audio_lengths)
         samples = _windows(
             _preemphasised(batch.audio, self.config.preemphasis), starts * self.features.hop, self._length
         )
         frames = _windows(self.conditioning(batch.mels), starts, self.window + 1)
-        described = self.describe(samples, self.conditioning.upsampled(frames) + self._voice(voices))
-        bits = self.output.bits(described, self.output.encode(samples))
+        conditioning = self.conditioning.upsampled(frames) + self._voice(voices)
+        return self.stack.gated(self._input(samples), conditioning), samples, starts
 
+    def head(self, hidden: Hidden, batch: SpeechBatch) -> tuple[Tensor, Terms]:
+        """See :meth:`forward`."""
+        gated, samples, starts = hidden
+        bits = self.output.bits(self.stack.described(gated), self.output.encode(samples))
         place = torch.arange(self._length, device=starts.device)[None]
         inside = place < (batch.audio_lengths - starts * self.features.hop)[:, None]
         counted = inside & ((place >= self.sizes.receptive_field - 1) | (starts == 0)[:, None])
@@ -81,13 +90,17 @@ class WaveNetModel(nn.Module):
         Returns:
             (batch, samples, channels of the output)
         """
-        previous = functional.pad(samples, (1, 0))[:, :-1]
-        described: Tensor = self.stack(self.input(self.output.encode(previous)), conditioning)
+        described: Tensor = self.stack(self._input(samples), conditioning)
         return described
 
     def vocode(self, mels: Sequence[Tensor], *, seeds: Sequence[int]) -> list[Tensor]:
         """See :meth:`metaspeech.models.base.Vocoder.vocode`."""
         return vocode(self, mels, seeds)
+
+    def _input(self, samples: Tensor) -> Tensor:
+        """(batch, samples) -> (batch, samples, residual): of each sample, the one before it."""
+        embedded: Tensor = self.input(self.output.encode(functional.pad(samples, (1, 0))[:, :-1]))
+        return embedded
 
     @property
     def _length(self) -> int:

@@ -34,7 +34,9 @@ class Sizes:
 
 
 PRESETS = {
-    "paper": Sizes(cycles=3, layers=10, kernel=2, residual=512, gate=256, skip=256, head=256, frames=256, conditioning=80),
+    "paper": Sizes(
+        cycles=3, layers=10, kernel=2, residual=512, gate=256, skip=256, head=256, frames=256, conditioning=80
+    ),
     "small": Sizes(cycles=2, layers=7, kernel=2, residual=32, gate=32, skip=64, head=64, frames=192, conditioning=64),
     "tiny": Sizes(cycles=2, layers=2, kernel=2, residual=8, gate=6, skip=10, head=8, frames=6, conditioning=4),
 }

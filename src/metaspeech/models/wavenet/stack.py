@@ -68,11 +68,19 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, conditioning: Tensor) -> Tensor:
         """(batch, samples, residual), (batch, blocks, conditioning) -> (batch, samples, channels)"""
+        return self.described(self.gated(x, conditioning))
+
+    def gated(self, x: Tensor, conditioning: Tensor) -> Tensor:
+        """(batch, samples, residual), (batch, blocks, conditioning) -> (batch, samples, layers * gate)"""
         first, *others = self.each_layer
         gated = [first(x, conditioning)]
         for residual, layer in zip(self.each_residual, others, strict=True):
             x = x + residual(gated[-1])
             gated.append(layer(x, conditioning))
-        skip = torch.relu(self.skip(torch.cat(gated, dim=-1)))
+        return torch.cat(gated, dim=-1)
+
+    def described(self, gated: Tensor) -> Tensor:
+        """(batch, samples, layers * gate) -> (batch, samples, channels)"""
+        skip = torch.relu(self.skip(gated))
         described: Tensor = self.last(torch.relu(self.head(skip)))
         return described
