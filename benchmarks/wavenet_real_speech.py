@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytorch_lightning as pl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from safetensors.torch import load_file, save_file
 
 from metaspeech import config
@@ -31,6 +33,7 @@ from metaspeech.evaluation.bench import enrolment_of
 from metaspeech.evaluation.judges.base import RATE, Query
 from metaspeech.evaluation.rendering import griffin_lim, utterance_seed, vocode
 from metaspeech.evaluation.statistics import cluster_bootstrap
+from metaspeech.evaluation.style import INK, PALETTE
 from metaspeech.files import replacing
 from metaspeech.registry import JUDGES, resolve
 from metaspeech.training.checkpoint import build_model, fingerprint
@@ -151,10 +154,31 @@ def summary(table: pd.DataFrame, seed: int) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def plot(figures: pd.DataFrame, path: Path, title: str) -> None:
-    from metaspeech.evaluation.style import axes
+def plot(figures: pd.DataFrame, path: Path) -> None:
+    """Each judge's figure over steps, with the recordings themselves and Griffin-Lim's copies as levels."""
+    figure = Figure(figsize=(10.5, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    trained = figures[figures["step"] > 0]
+    for axes, (name, title) in zip(figure.subplots(1, len(SHOWN)), SHOWN.items(), strict=True):
+        axes.fill_between(trained["step"], trained[f"{name}_low"], trained[f"{name}_high"], color=PALETTE[0], alpha=0.2)
+        axes.plot(trained["step"], trained[name], marker="o", color=PALETTE[0], label="WaveNet's copy")
+        for step, label, colour, style in ((0, "Griffin-Lim's copy", PALETTE[5], "--"), (-1, "recording", INK, ":")):
+            level = float(figures.loc[figures["step"] == step, name].iloc[0])
+            if step == 0 or name != "mcd":
+                axes.axhline(level, color=colour, linestyle=style, label=label)
+        axes.set_xscale("log", base=2)
+        axes.set_xticks(trained["step"], [_short(step) for step in trained["step"]], fontsize=8)
+        axes.minorticks_off()
+        axes.set_xlabel("training steps")
+        axes.set_title(title, fontsize=11, loc="left")
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=9)
+    with replacing(path) as temporary:
+        figure.savefig(temporary, dpi=110, format="png")
 
-    raise NotImplementedError(axes, figures, path, title)
+
+def _short(step: int) -> str:
+    return f"{step / 1000:g}k" if step >= 1000 else str(step)
 
 
 def main() -> None:
@@ -174,7 +198,7 @@ def main() -> None:
     with replacing(out / "figures.json") as path:
         path.write_text(figures.to_json(orient="records", indent=1) + "\n", encoding="utf-8")
     if given.plot:
-        plot(figures, given.plot, "")
+        plot(figures, given.plot)
     print(figures.round(3).to_string(index=False))
     print(json.dumps(figures.iloc[-1].round(4).to_dict()))
 

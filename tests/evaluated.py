@@ -98,9 +98,7 @@ def write_adapted(
     folder.mkdir(parents=True)
     for episode in episodes:
         adapted = {
-            step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()}
-            for step in STEPS
-            if step
+            step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()} for step in STEPS
         }
         deltas.write(folder / f"{episode.episode_id}-2.safetensors", base, adapted)
         owner = {"model": model, "algorithm": algorithm, "episode_id": episode.episode_id}

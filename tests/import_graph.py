@@ -9,12 +9,13 @@ from pathlib import Path
 from metaspeech import registry
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAME = "pipelines._stage"
+FRAME = "pipelines._stage"  # of which every stage counts as made
 TABLES = {name: value for name, value in vars(registry).items() if name.isupper()}
 
 
 def reached(start: Path, chosen: dict[str, str] | None = None) -> set[Path]:
-    """Files of ours, save the frame of stages, that ``start`` imports, directly or not, also inside functions and through the registry.
+    """Files of ours, save the frame of stages, that ``start`` imports, directly or not, also inside functions and
+    through the registry.
 
     Args:
         chosen: table of the registry -> the one entry that a matrix item uses; of other tables every entry counts.

@@ -127,7 +127,7 @@ class Inner:
 class MetaTrain:
     """The outer loop. Every algorithm gets the same number of gradient evaluations."""
 
-    gradient_evaluations: int = ranged(600, 2)  # support or query gradients over the whole of meta-training
+    gradient_evaluations: int = ranged(480, 2)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
     rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
     reptile_rate: float = ranged(1.0, 1e-6, 10)  # outer rate of Reptile (SGD), annealed to 0
@@ -190,7 +190,7 @@ class PerModel:
         default_factory=lambda: Overrides(
             pretrain={"voices": False},
             inner={"rate": 0.1},
-            meta_train={"gradient_evaluations": 240, "validate_every": 30},
+            meta_train={"gradient_evaluations": 192, "validate_every": 30},
             adapt={"rates": [0.05, 0.1, 0.2]},
         )
     )

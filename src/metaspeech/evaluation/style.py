@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "transfer": "Transfer"}
+LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "anil": "ANIL", "boil": "BOIL"}
+LABELS |= {"meta_sgd": "Meta-SGD", "mamlpp": "MAML++", "imaml": "iMAML"}
+LABELS |= {"transfer": "Transfer", "scratch": "Scratch", "conditioned": "Conditioned", "nearest": "Nearest task"}
 LABELS |= {"real": "Real recording", "copy": "Copy, Griffin-Lim"}
 
 # Okabe and Ito (2008), told apart with any colour vision; the baseline is grey.

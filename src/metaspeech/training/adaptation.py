@@ -28,7 +28,7 @@ def adaptation_curve(
     params: Mapping[str, Tensor],
     episode: Episode,
     steps: Sequence[int],
-    rate: float,
+    rate: float | None,
 ) -> Iterator[tuple[int, dict[str, float], Parameters]]:
     """After each number of steps: the query loss with its terms, and the adapted parameters.
 
