@@ -28,7 +28,7 @@ from metaspeech.models.wavenet.model import WaveNetModel
 from metaspeech.models.wavenet.sizes import PRESETS, Sizes
 
 FEATURES = FeatureSpec(symbols=40, n_mels=80, hop=256, sample_rate=16000)
-LARGE = Sizes(cycles=2, layers=10, kernel=2, residual=64, gate=64, skip=128, head=128, conditioning=80)
+LARGE = Sizes(cycles=2, layers=10, kernel=2, residual=64, gate=64, skip=128, head=128, frames=256, conditioning=80)
 
 
 @dataclass(frozen=True)
