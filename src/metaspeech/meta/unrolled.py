@@ -68,15 +68,12 @@ def recomputed(
         positions.append(after)
         losses.append(loss)
 
-    last = _leaves(positions[-1])
+    last = _leaves(positions.pop())
     loss = query_loss(query, inner.parameters(last), seed)
-    _, towards_variables, towards_start = _pull([loss], [torch.ones_like(loss)], last)
-    towards_memory = [torch.zeros_like(value) for value in _memory(last)]
-    for position in reversed(positions[:-1]):
-        here = _leaves(position)
-        ahead, _ = inner.step(support, here, "second")
-        outputs = [*ahead.variables.values(), *_memory(ahead)]
-        towards_memory, towards_variables, direct = _pull(outputs, [*towards_variables, *towards_memory], here)
+    towards_memory, towards_variables, towards_start = _pull([loss], [torch.ones_like(loss)], last)
+    while positions:
+        towards = [*towards_variables, *towards_memory]
+        towards_memory, towards_variables, direct = _pull_through(inner, support, positions.pop(), towards)
         towards_start = [total + more for total, more in zip(towards_start, direct, strict=True)]
 
     first = inner.begin(start, seed)
@@ -93,6 +90,15 @@ def recomputed(
         materialize_grads=True,
     )
     return TaskGradient(dict(zip(params, gradients, strict=True)), losses[0].detach(), loss.detach())
+
+
+def _pull_through(
+    inner: InnerLoop, support: Loss, position: Position, towards: Sequence[Tensor]
+) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+    """Gradients towards variables and memory after a step, as :func:`_pull` returns them. Its graph ends with it."""
+    here = _leaves(position)
+    ahead, _ = inner.step(support, here, "second")
+    return _pull([*ahead.variables.values(), *_memory(ahead)], towards, here)
 
 
 def _gradients(loss: Tensor, params: Parameters) -> Parameters:
