@@ -39,6 +39,12 @@ def meta_train(stage: Stage) -> None:
             f"'{algorithm_name}', which takes {algorithm.gradient_evaluations(1, settings.meta_batch)}"
         )
 
+    if params.devices > settings.meta_batch:
+        raise UserError(
+            f"devices: {params.devices} processes cannot share meta_train.meta_batch {settings.meta_batch} tasks. "
+            "Lower devices or raise meta_train.meta_batch"
+        )
+
     set_up_torch(params)
     trained = load_model(start, params, store.features())
     model = build_model(name, params, store.features()) if algorithm.untrained_start else trained
@@ -51,8 +57,9 @@ def meta_train(stage: Stage) -> None:
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
     trainer = make_trainer(
-        params, module.epochs, stage.track.log_metrics, partial, check_val_every_n_epoch=every, log_every_n_steps=1
-    )
+        params, module.epochs, stage.track.log_metrics, partial, params.devices,
+        check_val_every_n_epoch=every, log_every_n_steps=1,
+    )  # fmt: skip
     if steps:
         fit(trainer, learner, module, partial)
     else:

@@ -153,6 +153,41 @@ def test_every_algorithm_trains_every_model_for_a_step(model, algorithm, params)
     assert gradients.keys() == start.keys()
 
 
+@pytest.mark.parametrize("kind", ["fomaml", "maml", "meta_sgd"])
+def test_two_processes_train_what_one_does(kind, params, tmp_path):
+    """Real processes over gloo: tasks are shared, gradients reduced once, metrics reach this process."""
+    results = []
+    for devices in (1, 2):
+        learner, module = learner_and_module(kind, params)
+        logged = []
+        trainer = make_trainer(
+            params, module.epochs, lambda values, step, to=logged: to.append((step, values)), tmp_path / "partial-x",
+            devices, log_every_n_steps=1,
+        )  # fmt: skip
+        fit(trainer, learner, module, tmp_path / "partial-x")
+        finish(tmp_path / "partial-x")
+        results.append(({n: v.detach() for n, v in learner.meta_parameters.items()}, logged, int(learner.tasks_seen)))
+    (one, logged_one, seen_one), (two, logged_two, seen_two) = results
+    assert seen_one == seen_two == 12
+    for name in one:
+        assert torch.allclose(one[name], two[name], rtol=1e-6, atol=1e-6), name
+    losses = [
+        [values["loss_after"] for _, values in logged if "loss_after" in values] for logged in (logged_one, logged_two)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert len(losses[0]) == 6
+
+
+def test_an_error_in_one_of_two_processes_is_told(params, tmp_path):
+    params.meta_train.gradient_evaluations = 120
+    learner, module = learner_and_module("fomaml", params)
+    learner.algorithm = Fomaml(InnerLoop(steps=2, rate=1e30))
+    module.total_steps = 6
+    trainer = make_trainer(params, module.epochs, lambda *_: None, tmp_path / "partial-x", 2)
+    with pytest.raises(UserError, match=r"^meta_train: .*tasks had an infinite or NaN loss.*Lower inner\.rate"):
+        fit(trainer, learner, module, tmp_path / "partial-x")
+
+
 def test_too_many_skipped_tasks_stop_training_with_a_message(params, tmp_path):
     params.meta_train.gradient_evaluations = 120
     learner, module = learner_and_module("fomaml", params)

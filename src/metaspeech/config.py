@@ -234,6 +234,7 @@ class Params:
     data_seed: int = ranged(1, 0)  # of the generated corpus, of who and what is held out, of the stored tasks
     device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
     threads: int = ranged(0, 0)  # of torch; 0: one a core
+    devices: int = ranged(1, 1)  # processes that share the tasks of an outer step, each with one thread or one GPU
     models: list[str] = ranged(["tacotron", "wavenet"])
     algorithms: list[str] = ranged(["transfer", "reptile", "fomaml", "maml"])
     corpus: Corpus = field(default_factory=Corpus)

@@ -21,7 +21,7 @@ class MetaLearner(pl.LightningModule):
     """The outer loop: gradients from the algorithm, reduced over processes once, clipped, stepped.
 
     Inner loops use ``torch.autograd.grad``, which fires none of the hooks that distributed wrappers rely on: hence
-    manual optimisation and the explicit reduction.
+    manual optimisation and the explicit reduction. Of several processes each takes its share of an outer step's tasks.
     """
 
     def __init__(self, model: nn.Module, algorithm: MetaAlgorithm, settings: MetaTrain, total_steps: int) -> None:
@@ -47,11 +47,12 @@ class MetaLearner(pl.LightningModule):
     def training_step(self, episodes: list[Episode], index: int) -> None:
         parameters = self.meta_parameters
         at = OuterStep(self.global_step, self.total_steps)
-        gradients, metrics = self.algorithm.outer_gradient(loss_function(self.model), parameters, episodes, at)
+        own = episodes[self.global_rank :: self.trainer.world_size]
+        gradients, metrics = self.algorithm.outer_gradient(loss_function(self.model), parameters, own, at)
+        if self.trainer.world_size > 1:
+            gradients, metrics = reduced(gradients, metrics)
         for name, parameter in parameters.items():
-            parameter.grad = (
-                cast(Tensor, self.all_gather(gradients[name])).mean(0) if self._distributed else gradients[name]
-            )
+            parameter.grad = gradients[name]
         if self.settings.clip:
             metrics["gradient_norm"] = float(clip_grad_norm_(list(parameters.values()), self.settings.clip))
         optimiser: Any = self.optimizers()
@@ -75,10 +76,6 @@ class MetaLearner(pl.LightningModule):
         optimiser, schedule = self.algorithm.optimiser(parameters, self.settings, self.total_steps)
         return [optimiser], [schedule]
 
-    @property
-    def _distributed(self) -> bool:
-        return self.trainer.world_size > 1
-
     def _count(self, metrics: dict[str, float]) -> None:
         """Stops when so many tasks were skipped that what is trained is no longer what was asked for."""
         seen, skipped = cast(Tensor, self.tasks_seen), cast(Tensor, self.tasks_skipped)
@@ -90,3 +87,18 @@ class MetaLearner(pl.LightningModule):
                 f"meta_train.max_skipped = {self.settings.max_skipped} allows. Lower inner.rate or meta_train.rate, "
                 "or set inner.clip"
             )
+
+
+def reduced(gradients: Parameters, metrics: dict[str, float]) -> tuple[Parameters, dict[str, float]]:
+    """The mean over the tasks of all processes, from each one's mean over its own: one reduction for everything."""
+    done, losses = metrics["tasks"], ("loss_before", "loss_after")
+    counts = [done, metrics["skipped"], *(done * metrics.get(name, 0.0) for name in losses)]
+    some = next(iter(gradients.values()))
+    flat = torch.cat([*(done * value.flatten() for value in gradients.values()), some.new_tensor(counts)])
+    torch.distributed.all_reduce(flat)
+    total, (done, skipped, *sums) = flat[: -len(counts)], flat[-len(counts) :].tolist()
+    sizes = [value.numel() for value in gradients.values()]
+    parts = (total / max(1.0, done)).split(sizes)
+    means = {name: part.view_as(value) for (name, value), part in zip(gradients.items(), parts, strict=True)}
+    found = dict(zip(losses, (value / done for value in sums), strict=True)) if done else {}
+    return means, {"tasks": done, "skipped": skipped, **found}

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import shutil
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from lightning_utilities.core.rank_zero import rank_zero_only
 from pytorch_lightning.callbacks import ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.strategies import DDPStrategy
+from torch.multiprocessing import ProcessRaisedException
 
 from metaspeech.config import Params
 from metaspeech.data.module import StepModule
@@ -24,11 +30,15 @@ LogMetrics = Callable[[dict[str, float], int], None]
 
 
 class TrackerLogger(Logger):
-    """Hands Lightning's metrics to the tracker."""
+    """Hands Lightning's metrics to the tracker.
 
-    def __init__(self, log: LogMetrics) -> None:
+    ``relayed``: training is in forked processes, of which the first sends its metrics to this one.
+    """
+
+    def __init__(self, log: LogMetrics, relayed: bool = False) -> None:
         super().__init__()
         self._log = log
+        self._relay: SimpleQueue[Any] | None = multiprocessing.get_context("fork").SimpleQueue() if relayed else None
 
     @property
     def name(self) -> str:
@@ -40,7 +50,26 @@ class TrackerLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        self._log({name: float(value) for name, value in metrics.items() if name != "epoch"}, step or 0)
+        values = {name: float(value) for name, value in metrics.items() if name != "epoch"}
+        if self._relay:
+            self._relay.put((values, step or 0))
+        else:
+            self._log(values, step or 0)
+
+    @contextmanager
+    def relaying(self) -> Iterator[None]:
+        """Around training in other processes: what they send is logged here."""
+        relay = self._relay
+        if relay is None:
+            yield
+            return
+        listener = Thread(target=lambda: [self._log(*message) for message in iter(relay.get, None)])
+        listener.start()
+        try:
+            yield
+        finally:
+            relay.put(None)
+            listener.join()
 
     @rank_zero_only
     def log_hyperparams(self, *args: Any, **kwargs: Any) -> None:
@@ -68,8 +97,17 @@ def chosen_device(params: Params) -> torch.device:
     return torch.device("cpu" if params.device == "cpu" or not torch.cuda.is_available() else "cuda")
 
 
-def make_trainer(params: Params, epochs: int, log: LogMetrics, partial: Path | None, **options: Any) -> pl.Trainer:
-    """A Trainer that keeps its last checkpoint in ``partial``."""
+def make_trainer(
+    params: Params, epochs: int, log: LogMetrics, partial: Path | None, devices: int = 1, **options: Any
+) -> pl.Trainer:
+    """A Trainer that keeps its last checkpoint in ``partial``.
+
+    With several ``devices`` it trains in as many forked processes. On CPUs they have a thread each: threads of OpenMP
+    do not survive a fork.
+    """
+    if devices > 1:
+        torch.set_num_threads(1)
+        options["strategy"] = DDPStrategy(start_method="fork")
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and lists of absent devices
     warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
     callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=1)]
@@ -77,9 +115,9 @@ def make_trainer(params: Params, epochs: int, log: LogMetrics, partial: Path | N
         callbacks.append(ModelCheckpoint(dirpath=partial, filename="last", enable_version_counter=False))
     return pl.Trainer(
         accelerator="gpu" if chosen_device(params).type == "cuda" else "cpu",
-        devices=1,
+        devices=devices,
         max_epochs=epochs,
-        logger=TrackerLogger(log),
+        logger=TrackerLogger(log, relayed=devices > 1),
         callbacks=callbacks,
         enable_checkpointing=partial is not None,
         enable_model_summary=False,
@@ -98,9 +136,20 @@ def fit(trainer: pl.Trainer, learner: pl.LightningModule, module: StepModule, pa
     resumed = checkpoint if checkpoint.exists() else None
     if resumed:
         print(f"Resuming from {resumed}", flush=True)
-    trainer.fit(learner, datamodule=module, ckpt_path=resumed, weights_only=True if resumed else None)
+    logger = cast(TrackerLogger, trainer.logger)
+    try:
+        with logger.relaying():
+            trainer.fit(learner, datamodule=module, ckpt_path=resumed, weights_only=True if resumed else None)
+    except ProcessRaisedException as error:
+        raise _of_process(error) from None
     if trainer.interrupted:
         raise KeyboardInterrupt
+
+
+def _of_process(error: ProcessRaisedException) -> Exception:
+    """What a process raised, of which only the text arrives."""
+    _, found, message = str(error).rpartition(f"{UserError.__module__}.{UserError.__name__}: ")
+    return UserError(message.strip()) if found else error
 
 
 def forget_other_partials(partial: Path) -> None:
