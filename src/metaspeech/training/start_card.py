@@ -123,7 +123,7 @@ def page(card: Mapping[str, Any]) -> str:
         "model": f"{card['model']}: {_named(card['settings'])}; {card['parameters']:,} parameters, half precision",
         "features": _named(card["features"]),
         "trained on": f"{len(card['speakers'])} speakers of {corpus['source']}, {training['utterances']} utterances, "
-        f"{training['hours']:.2f} h, {len(card['texts'])} texts",
+        f"{training['hours']:.2f} h, {len(card['texts'])} texts{_speeds(training.get('speeds', [1.0]))}",
         "training": f"{training['steps']} steps of {training['batch_size']} utterances, rate {training['rate']:g} to "
         f"{training['final_rate']:g}, seed {training['seed']}; {training['wall_seconds'] / 60:.0f} minutes",
         "made": f"{training['started'][:10]}, commit {training['commit'][:10] or 'unknown'}{changed}",
@@ -153,6 +153,10 @@ Loss on the held-out speakers and texts, before and after rounding to half preci
 
 `card.json` lists the speakers and texts of the training. A run that holds one of them out refuses this start.
 """
+
+
+def _speeds(speeds: Sequence[float]) -> str:
+    return "" if list(speeds) == [1.0] else f", at speeds {', '.join(f'{speed:g}' for speed in speeds)}"
 
 
 def _named(values: Mapping[str, Any]) -> str:
