@@ -14,6 +14,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -167,7 +168,7 @@ def plot(figures: pd.DataFrame, path: Path) -> None:
             if step == 0 or name != "mcd":
                 axes.axhline(level, color=colour, linestyle=style, label=label)
         axes.set_xscale("log", base=2)
-        axes.set_xticks(trained["step"], [_short(step) for step in trained["step"]], fontsize=8)
+        axes.set_xticks(trained["step"], _labels(trained["step"].tolist()), fontsize=8)
         axes.minorticks_off()
         axes.set_xlabel("training steps")
         axes.set_title(title, fontsize=11, loc="left")
@@ -177,8 +178,11 @@ def plot(figures: pd.DataFrame, path: Path) -> None:
         figure.savefig(temporary, dpi=110, format="png")
 
 
-def _short(step: int) -> str:
-    return f"{step / 1000:g}k" if step >= 1000 else str(step)
+def _labels(steps: list[int]) -> list[str]:
+    """Of ticks; none where the next one is too near."""
+    names = [f"{step / 1000:g}k" if step >= 1000 else str(step) for step in steps]
+    spaced = zip(names[:-1], pairwise(steps), strict=True)
+    return [*(name if after / step > 1.7 else "" for name, (step, after) in spaced), names[-1]]
 
 
 def main() -> None:
