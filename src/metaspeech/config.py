@@ -127,7 +127,7 @@ class Inner:
 class MetaTrain:
     """The outer loop. Every algorithm gets the same number of gradient evaluations."""
 
-    gradient_evaluations: int = ranged(480, 2)  # support or query gradients over the whole of meta-training
+    gradient_evaluations: int = ranged(320, 2)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
     rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
     reptile_rate: float = ranged(1.0, 1e-6, 10)  # outer rate of Reptile (SGD), annealed to 0
@@ -167,7 +167,7 @@ class Adapt:
 
     shots: list[int] = ranged([5], 1)
     steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
-    rates: list[float] = ranged([0.05, 0.1, 0.2], 1e-6, 100)  # the best on the validation tasks is used
+    rates: list[float] = ranged([0.1, 0.2], 1e-6, 100)  # the best on the validation tasks is used
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
 
 
@@ -190,8 +190,8 @@ class PerModel:
         default_factory=lambda: Overrides(
             pretrain={"voices": False},
             inner={"rate": 0.1},
-            meta_train={"gradient_evaluations": 192, "validate_every": 30},
-            adapt={"rates": [0.05, 0.1, 0.2]},
+            meta_train={"gradient_evaluations": 128, "validate_every": 30},
+            adapt={"rates": [0.05, 0.1]},
         )
     )
 
@@ -201,7 +201,7 @@ class Evaluate:
     """Free-running synthesis of the query texts, and what is measured on it."""
 
     shots: int = ranged(5, 1)  # which shots are synthesised
-    queries: int = ranged(3, 1)  # query utterances a task
+    queries: int = ranged(2, 1)  # query utterances a task
     vocoder_steps: list[int] = ranged([0, 5, 20], 0)  # those of adapt.steps at which vocoders synthesise
     vocoder_queries: int = ranged(2, 1)  # of the query utterances, at most so many through vocoders
     griffin_lim_iterations: int = ranged(32, 1)
