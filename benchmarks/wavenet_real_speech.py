@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Sequence
 from itertools import pairwise
@@ -23,6 +22,7 @@ import pandas as pd
 import pytorch_lightning as pl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from metaspeech import config
@@ -93,8 +93,6 @@ def _log(out: Path) -> Any:
 
 def judged(run: Path, out: Path, params: config.Params, queries: int) -> pd.DataFrame:
     """A row an utterance and way to copy it: step -1 is the recording itself, 0 Griffin-Lim's copy."""
-    from safetensors import safe_open
-
     store = Store(run / "data/prepared")
     tasks = read_episodes(run / "data/episodes/test.parquet")
     rate = int(store.settings["sample_rate"])
@@ -195,7 +193,6 @@ def main() -> None:
     out = given.run / "build/real_speech"
     out.mkdir(parents=True, exist_ok=True)
     set_up_torch(params)
-    os.environ.setdefault("OMP_NUM_THREADS", str(params.threads or os.cpu_count() or 1))
     if not (out / f"{params.pretrain.steps:06d}.safetensors").exists():
         train(given.run, out, params)
     figures = summary(judged(given.run, out, params, given.queries), params.seed)

@@ -190,7 +190,7 @@ def test_implicit_gradient_refuses_adapters():
 
 
 @both_models
-@pytest.mark.parametrize("kind", ["maml", "boil", "meta_sgd"])
+@pytest.mark.parametrize("kind", ["maml", "anil", "boil", "meta_sgd"])
 @pytest.mark.parametrize("inner", [{}, {"optimiser": "momentum"}, {"adapts": "low_rank"}])
 def test_recomputing_changes_nothing_but_memory(kind, name, inner):
     task = episode(1)

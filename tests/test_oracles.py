@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 
+import higher
 import pytest
 import torch
+import torchopt
 from test_algorithms_models import both_models, episode, make, tiny
 
 from metaspeech.models.base import loss_function, parameters_of
@@ -27,7 +29,6 @@ def agree(gradients, expected):
 
 @both_models
 def test_agrees_with_torchopt(name):
-    torchopt = pytest.importorskip("torchopt")
     model, total = tiny(name), {}
     for task in map(episode, TASKS):
         net = copy.deepcopy(model)
@@ -44,7 +45,6 @@ def test_agrees_with_torchopt(name):
 @both_models
 @pytest.mark.parametrize("kind", ["maml", "fomaml"])
 def test_agrees_with_higher(kind, name):
-    higher = pytest.importorskip("higher")
     model = tiny(name)
     optimiser = torch.optim.SGD(model.parameters(), lr=RATE)
     for task in map(episode, TASKS):

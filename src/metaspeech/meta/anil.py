@@ -39,8 +39,12 @@ class Part:
 class Anil(Maml):
     """Almost no inner loop (Raghu et al. 2020, "Rapid Learning or Feature Reuse?", section 4): only the head adapts.
 
-    What the body makes of the support set is the same in every inner step, and is computed once.
+    What the body makes of the support set is the same in every inner step, and is computed once. It is kept for the
+    outer gradient: of inner steps through the head alone there is nothing worth recomputing.
     """
+
+    def __init__(self, inner: InnerLoop, recompute: bool = False) -> None:
+        super().__init__(inner)
 
     def inner_of(self, loss_fn: LossFn) -> InnerLoop:
         return replace(self.inner, adapted=Part(self.inner.adapted, _split(loss_fn, self).in_head))

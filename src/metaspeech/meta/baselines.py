@@ -27,9 +27,6 @@ class Transfer(MetaAlgorithm):
     def evaluations(self, at: OuterStep) -> int:
         return 2
 
-    def learned(self, loss_fn: LossFn, params: Mapping[str, Tensor]) -> Parameters:
-        return self.inner.adapted.learned(params)
-
     def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode, at: OuterStep) -> TaskGradient:
         start = self.conditioned(params, episode)
         torch.manual_seed(mixed_seed(episode.seed, 0))

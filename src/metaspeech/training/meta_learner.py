@@ -64,10 +64,8 @@ class MetaLearner(pl.LightningModule):
     def validation_step(self, episode: Episode, index: int) -> None:
         """Query loss of a held-out speaker before and after as many steps as training takes."""
         inner = self.algorithm.inner
-        start = {name: value.detach() for name, value in self.meta_parameters.items()}
-        curve = adaptation_curve(
-            loss_function(self.model), self.algorithm, start, episode, [0, inner.steps], inner.rate
-        )
+        loss_fn, steps = loss_function(self.model), [0, inner.steps]
+        curve = adaptation_curve(loss_fn, self.algorithm, self.meta_parameters, episode, steps, inner.rate)
         before, after = (losses["loss"] for _, losses, _ in curve)
         self.log_dict({"validation_before": before, "validation_after": after}, batch_size=1)
 
