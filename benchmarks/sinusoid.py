@@ -4,7 +4,7 @@ Tasks are y = a sin(x + p) with a in [0.1, 5], p in [0, pi], x in [-5, 5]; the m
 After meta-training on ten points a task each algorithm adapts to 600 new tasks, and the mean squared error over 100
 points of each is printed, for 5 and 10 points and 0 to 10 steps; over 60 of them also for 20 times the steps that it
 was trained with, beyond which some algorithms diverge. Algorithms are those of the project, given a model of another
-kind. ``--algorithms`` and ``--share`` take less time; a table and one JSON line come last.
+kind. ``--recipes`` and ``--share`` take less time; a table and one JSON line come last.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -57,6 +57,7 @@ class Sinusoid(nn.Module):
 class Recipe:
     """How an algorithm is trained here."""
 
+    algorithm: str
     outer: int  # steps
     inner: int  # steps
     rate: float = 0.01
@@ -67,15 +68,16 @@ class Recipe:
 
 
 RECIPES = {  # the outer steps of published set-ups, cut to what a core does in minutes
-    "transfer": Recipe(8000, 1, tasks=25),
-    "anil": Recipe(8000, 1),
-    "boil": Recipe(8000, 1),
-    "fomaml": Recipe(8000, 1),
-    "reptile": Recipe(30000, 5, 0.02, tasks=1, reptile_rate=0.1),
-    "maml": Recipe(8000, 1),
-    "meta_sgd": Recipe(8000, 1),
-    "mamlpp": Recipe(4000, 5),
-    "imaml": Recipe(4000, 16, 0.05, sections=(("imaml", {"strength": 0.5, "solver_steps": 5}),)),
+    "transfer": Recipe("transfer", 8000, 1),
+    "anil": Recipe("anil", 8000, 1),
+    "boil": Recipe("boil", 8000, 1),
+    "fomaml": Recipe("fomaml", 8000, 1),
+    "reptile": Recipe("reptile", 30000, 5, 0.02, tasks=1, reptile_rate=0.1),
+    "maml": Recipe("maml", 8000, 1),
+    "maml, 5 steps": Recipe("maml", 4000, 5),
+    "meta_sgd": Recipe("meta_sgd", 8000, 1),
+    "mamlpp": Recipe("mamlpp", 4000, 5),
+    "imaml": Recipe("imaml", 4000, 16, 0.05, sections=(("imaml", {"strength": 0.5, "solver_steps": 5}),)),
 }
 
 
@@ -88,12 +90,12 @@ def task(seed: int, support: int, query: int) -> Episode:
     return Episode(f"{seed:08d}", (x[:support], y[:support]), (x[support:], y[support:]), seed)  # type: ignore[arg-type]
 
 
-def train(name: str, recipe: Recipe, seed: int) -> tuple[MetaAlgorithm, nn.Module, dict[str, Tensor]]:
+def train(recipe: Recipe, seed: int) -> tuple[MetaAlgorithm, nn.Module, dict[str, Tensor]]:
     """The algorithm, the meta-trained model and its parameters with what was learned besides."""
     inner = {"steps": recipe.inner, "rate": recipe.rate, "clip": recipe.clip}
     meta = {"rate": 1e-3, "reptile_rate": recipe.reptile_rate, "meta_batch": recipe.tasks}
     params = config.from_mapping({"inner": inner, "meta_train": meta, **dict(recipe.sections)})
-    algorithm: MetaAlgorithm = resolve(ALGORITHMS, name).from_params(params)
+    algorithm: MetaAlgorithm = resolve(ALGORITHMS, recipe.algorithm).from_params(params)
     torch.manual_seed(seed)
     model = Sinusoid()
     loss_fn = loss_function(model)
@@ -139,20 +141,20 @@ def _curves(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--algorithms", nargs="+", choices=list(RECIPES), default=list(RECIPES))
+    parser.add_argument("--recipes", nargs="+", choices=list(RECIPES), default=list(RECIPES))
     parser.add_argument("--share", type=float, default=1.0, help="of the outer steps")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
     results = {}
-    for name in given.algorithms:
+    for name in given.recipes:
         recipe = RECIPES[name]
-        recipe = Recipe(**{**vars(recipe), "outer": max(1, round(recipe.outer * given.share))})
+        recipe = replace(recipe, outer=max(1, round(recipe.outer * given.share)))
         since = time.monotonic()
-        found = measure(*train(name, recipe, given.seed), recipe.inner)
+        found = measure(*train(recipe, given.seed), recipe.inner)
         results[name] = found
         figures = "  ".join(f"{key} {value:.2f}" for key, value in sorted(found.items()))
-        print(f"{name:9} {recipe.outer:6} x {recipe.inner:2}  {time.monotonic() - since:5.0f} s  {figures}", flush=True)
+        print(f"{name:13} {recipe.outer:6} x {recipe.inner:2}  {time.monotonic() - since:5.0f} s  {figures}", flush=True)
     print(json.dumps(results))
 
 
