@@ -38,8 +38,9 @@ from metaspeech.evaluation.style import INK, PALETTE
 from metaspeech.files import replacing
 from metaspeech.registry import JUDGES, resolve
 from metaspeech.training.checkpoint import build_model, fingerprint
+from metaspeech.training.compute import set_up_torch
 from metaspeech.training.joint_learner import JointLearner
-from metaspeech.training.trainer import fit, make_trainer, set_up_torch
+from metaspeech.training.trainer import fit, make_trainer
 
 MODEL, FIRST = "wavenet", 250  # steps before the first snapshot
 SHOWN = {"phoneme_error": "Phoneme error rate", "similarity": "Speaker similarity", "mcd": "Mel-cepstral distance (dB)"}

@@ -1,21 +1,14 @@
-"""Episodes with what an algorithm needs to be told of them."""
+"""Where the stages keep tasks."""
 
 from pathlib import Path
 
-from metaspeech.config import Params
-from metaspeech.data.episodes import read_pool
-from metaspeech.data.store import Store
-from metaspeech.data.tensors import EpisodeMaker
-from metaspeech.meta.base import MetaAlgorithm
-from metaspeech.tasks.context import TaskContext
-from metaspeech.tasks.representation import read_representation
+from metaspeech.tasks.files import TaskFiles
 
 EPISODES = Path("data/episodes")
 
 
-def episode_maker(store: Store, params: Params, algorithm: MetaAlgorithm) -> EpisodeMaker:
-    """Vectors and neighbours of tasks are looked up only for an algorithm that asks for them."""
-    if not algorithm.needs:
-        return EpisodeMaker(store, params.seed)
-    table, pool = read_representation(EPISODES / "representation.parquet"), read_pool(EPISODES / "train.parquet")
-    return EpisodeMaker(store, params.seed, TaskContext(store, table, pool, algorithm.needs, params.episodes.shots).add)
+def task_files(model: str) -> TaskFiles:
+    """The tasks of a model."""
+    return TaskFiles(
+        Path("data/prepared"), EPISODES / "train.parquet", Path("data/representation") / f"{model}.parquet"
+    )

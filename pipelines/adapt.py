@@ -3,56 +3,60 @@
 from pathlib import Path
 
 import pandas as pd
+from tqdm import tqdm
 
 from metaspeech.data.episodes import read_episodes
-from metaspeech.data.module import StepModule
-from metaspeech.data.store import Store
-from metaspeech.meta.base import MetaAlgorithm
-from metaspeech.models.base import loss_function, parameters_of
-from metaspeech.registry import ALGORITHMS, resolve
-from metaspeech.training.adaptation import compare_rates
-from metaspeech.training.adapter import AdaptationTask, Adapter
-from metaspeech.training.checkpoint import load_learned, load_model
-from metaspeech.training.trainer import chosen_device, make_trainer, set_up_torch
-from pipelines._episodes import EPISODES, episode_maker
+from metaspeech.parallel import Workers, worker_count
+from metaspeech.training.adaptation import horizon_steps, horizon_summary
+from metaspeech.training.adapter import Job, Setting, run
+from metaspeech.training.compute import chosen_device, set_up_torch
+from pipelines._episodes import EPISODES, task_files
 from pipelines._stage import Stage, run_stage
 
 
 def adapt(stage: Stage) -> None:
-    params, (name, algorithm_name) = stage.params, stage.item
+    params, (name, algorithm) = stage.params, stage.item
     settings = params.adapt
-    store = Store(Path("data/prepared"))
-    algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(params)
-    episodes = episode_maker(store, params, algorithm)
     set_up_torch(params)
-    trained = Path("models/meta_train") / f"{name}-{algorithm_name}"
-    model, learned = load_model(trained, params, store.features()), load_learned(trained)
+    setting = Setting(params, algorithm, Path("models/meta_train") / f"{name}-{algorithm}", task_files(name))
+    held_out, unseen = (read_episodes(EPISODES / f"{split}.parquet") for split in ("val", "test"))
+    shots, steps = sorted(set(settings.shots)), tuple(sorted(set(settings.steps)))
+    far = horizon_steps(steps, settings.horizon * params.inner.steps)
 
-    device = chosen_device(params)
-    held_out = [episodes.stored(spec).to(device) for spec in read_episodes(EPISODES / "val.parquet")]
-    start = parameters_of(model.to(device)) | {key: value.to(device) for key, value in learned.items()}
-    rates = compare_rates(loss_function(model), algorithm, start, held_out, settings.rates, settings.tune_steps)
-    rate = min(rates, key=lambda one: rates[one])
+    with Workers(worker_count(settings.workers) if chosen_device(params).type == "cpu" else 1) as workers:
+        trials = [
+            Job(setting, spec, params.episodes.shots, rate, (settings.tune_steps,))
+            for rate in settings.rates
+            for spec in held_out
+        ]
+        tuned = pd.DataFrame([row for rows in progress(workers, "rates", trials) for row in rows])
+        by_rate = tuned.groupby("rate")["loss"].mean()
+        rate = float(by_rate.idxmin())
+        jobs = [
+            Job(setting, spec, count, rate, steps + far * (number < settings.horizon_tasks and count == shots[-1]),
+                frozenset(steps), stage.folder / "deltas")
+            for count in reversed(shots)
+            for number, spec in enumerate(unseen)
+        ]  # fmt: skip
+        curves = pd.DataFrame([row for rows in progress(workers, "tasks", jobs) for row in rows])
 
-    tasks = [
-        AdaptationTask(spec.episode_id, shots, episodes.stored(spec, shots))
-        for spec in read_episodes(EPISODES / "test.parquet")
-        for shots in settings.shots
-    ]
-    folder = stage.folder / "deltas"
-    folder.mkdir(parents=True, exist_ok=True)
-    adapter = Adapter(model, algorithm, settings.steps, rate, folder, learned)
-    module = StepModule(tasks.__getitem__, len(tasks), len(tasks))
-    make_trainer(params, 1, stage.track.log_metrics, partial=None).test(adapter, datamodule=module, verbose=False)
-
-    curves = pd.DataFrame(adapter.rows)
+    curves = curves.drop(columns="rate")
     curves.insert(0, "model", name)
-    curves.insert(1, "algorithm", algorithm_name)
-    curves.to_parquet(stage.folder / "curves.parquet", index=False)
-    means = curves[curves["shots"] == max(settings.shots)].groupby("step")["loss"].mean()
+    curves.insert(1, "algorithm", algorithm)
+    regular = curves[curves["step"].isin(steps)]
+    regular.to_parquet(stage.folder / "curves.parquet", index=False)
+    followed = curves["episode_id"].isin([spec.episode_id for spec in unseen[: settings.horizon_tasks]])
+    horizon = curves[followed & (curves["shots"] == shots[-1])]
+    horizon.to_parquet(stage.folder / "horizon.parquet", index=False)
+    means = regular[regular["shots"] == shots[-1]].groupby("step")["loss"].mean()
     for step, loss in means.items():
         stage.track.log_metrics({"query_loss": float(loss)}, step=int(step))
-    stage.metrics({"rate": rate, **{f"loss_{step}": float(loss) for step, loss in means.items()}})
+    losses = {f"loss_{step}": float(loss) for step, loss in means.items()}
+    stage.metrics({"rate": rate, **losses, **horizon_summary(horizon)})
+
+
+def progress(workers: Workers, name: str, jobs: list[Job]) -> tqdm:  # type: ignore[type-arg]
+    return tqdm(workers.map(run, jobs), name, total=len(jobs), unit="task", mininterval=1.0)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""data/prepared -> data/episodes: who and what is unseen, the tasks to be measured on, and a vector for each task."""
+"""data/prepared -> data/episodes: who and what is unseen, and the tasks to be measured on."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from metaspeech.data.episodes import split_corpus, stored_episodes, write_episodes, write_pool
 from metaspeech.data.store import Store
 from metaspeech.data.texts import read_texts
-from metaspeech.registry import REPRESENTATIONS, resolve
-from metaspeech.tasks.representation import represent, write_representation
 from pipelines._stage import Stage, run_stage
 
 PREPARED = Path("data/prepared")
@@ -21,14 +19,10 @@ def episodes(stage: Stage) -> None:
     texts = read_texts(Path(config.held_out_texts)) if config.held_out_texts else ()
     splits = split_corpus(store.manifest, config, seed, texts)
     held_out = {split: stored_episodes(splits, split, config, seed) for split in ("val", "test")}
-    tasks = [spec for specs in held_out.values() for spec in specs]
-    representation = resolve(REPRESENTATIONS, config.representation)()
-    vectors = represent(representation, store, splits, tasks, config.representation_utterances, seed)
 
     write_pool(EPISODES / "train.parquet", splits.pools["train"])
     for split, specs in held_out.items():
         write_episodes(EPISODES / f"{split}.parquet", specs)
-    write_representation(EPISODES / "representation.parquet", vectors)
 
     used = {f"{split}_utterances": sum(map(len, pool.values())) for split, pool in splits.pools.items()}
     stage.metrics(

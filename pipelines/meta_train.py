@@ -3,9 +3,8 @@
 from dataclasses import asdict
 from pathlib import Path
 
-from metaspeech.data.episodes import read_episodes, read_pool
+from metaspeech.data.episodes import read_episodes
 from metaspeech.data.module import StepModule
-from metaspeech.data.store import Store
 from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.registry import ALGORITHMS, resolve
@@ -17,9 +16,10 @@ from metaspeech.training.checkpoint import (
     save_learned,
     save_model,
 )
+from metaspeech.training.compute import set_up_torch
 from metaspeech.training.meta_learner import MetaLearner
-from metaspeech.training.trainer import finish, fit, make_trainer, set_up_torch
-from pipelines._episodes import EPISODES, episode_maker
+from metaspeech.training.trainer import finish, fit, make_trainer
+from pipelines._episodes import EPISODES, task_files
 from pipelines._stage import Stage, run_stage
 
 
@@ -27,10 +27,10 @@ def meta_train(stage: Stage) -> None:
     params, (name, algorithm_name) = stage.params, stage.item
     settings = params.meta_train
     start, folder = Path("models/pretrain") / name, Path("models/meta_train") / f"{name}-{algorithm_name}"
-    store = Store(Path("data/prepared"))
-    pool = read_pool(EPISODES / "train.parquet")
+    files = task_files(name)
     algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(params)
-    episodes = episode_maker(store, params, algorithm)
+    episodes = files.episodes(params, algorithm.needs)
+    features = episodes.store.features()
     held_out = [episodes.stored(spec) for spec in read_episodes(EPISODES / "val.parquet")]
     steps = algorithm.outer_steps(settings)
     if steps < 1 and not algorithm.untrained_start:
@@ -46,13 +46,13 @@ def meta_train(stage: Stage) -> None:
         )
 
     set_up_torch(params)
-    trained = load_model(start, params, store.features())
-    model = build_model(name, params, store.features()) if algorithm.untrained_start else trained
+    trained = load_model(start, params, features)
+    model = build_model(name, params, features) if algorithm.untrained_start else trained
     learner = MetaLearner(model.train(), algorithm, settings, steps)
-    step = episodes.outer_step(pool, settings.meta_batch, params.episodes.shots, params.episodes.queries)
-    module = StepModule(step, steps, settings.checkpoint_every, held_out)
-    made_from = [file_digest(start / "model.safetensors"), file_digest(EPISODES / "train.parquet")]
-    sections = [asdict(section) for section in (settings, params.inner, params.mamlpp, params.imaml, params.nearest)]
+    module = StepModule(files.outer_step(params, episodes, steps), steps, settings.checkpoint_every, held_out)
+    made_from = [file_digest(path) for path in (start / "model.safetensors", files.pool, files.vectors)]
+    own = getattr(params.per_algorithm, algorithm_name)
+    sections = [asdict(section) for section in (settings, params.inner, own, params.represent)]
     configuration = fingerprint(algorithm_name, sections, params.seed, made_from)
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
@@ -65,15 +65,16 @@ def meta_train(stage: Stage) -> None:
     else:
         trainer.validate(learner, datamodule=module, verbose=False)
 
+    evaluations = algorithm.gradient_evaluations(steps, settings.meta_batch)
     save_learned(folder, learner.learned)
     save_model(
-        folder, learner.model, name, params, store.features(),
-        algorithm=algorithm_name, outer_steps=steps, configuration=configuration,
-        gradient_evaluations=algorithm.gradient_evaluations(steps, settings.meta_batch),
+        folder, learner.model, name, params, features,
+        algorithm=algorithm_name, outer_steps=steps, configuration=configuration, gradient_evaluations=evaluations,
     )  # fmt: skip
     finish(partial)
     final = {key: float(value) for key, value in trainer.callback_metrics.items()}
-    stage.metrics({"outer_steps": steps, "skipped": int(learner.tasks_skipped), **final})
+    counts = {"outer_steps": steps, "gradient_evaluations": evaluations, "skipped": int(learner.tasks_skipped)}
+    stage.metrics({**counts, **final})
 
 
 if __name__ == "__main__":

@@ -12,9 +12,10 @@ from metaspeech.data.store import Store
 from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.files import replacing
 from metaspeech.training.checkpoint import build_model, file_digest, fingerprint, save_model
+from metaspeech.training.compute import set_up_torch
 from metaspeech.training.joint_learner import SPREAD, JointLearner
 from metaspeech.training.starts import Start, check_fit, check_unseen, load_start, read_start
-from metaspeech.training.trainer import finish, fit, make_trainer, set_up_torch
+from metaspeech.training.trainer import finish, fit, make_trainer
 from pipelines._stage import Stage, run_stage
 
 STARTS = Path("assets/starts")

@@ -12,7 +12,7 @@ from import_graph import ROOT, reached, sections_read
 from metaspeech import config, registry
 
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
-ORDER = ["corpus", "prepare", "episodes", "pretrain", "meta_train", "adapt", "evaluate", "report"]
+ORDER = ["corpus", "prepare", "episodes", "pretrain", "represent", "meta_train", "adapt", "evaluate", "report"]
 KEYS = {item.name for item in fields(config.Params)}
 # They choose where and how fast something is computed, or where it is written down
 NOT_OF_RESULTS = {"device", "devices", "threads", "tracking"}

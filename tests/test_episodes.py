@@ -22,6 +22,7 @@ from metaspeech.data.episodes import (
     split_corpus,
     stored_episodes,
     train_episode,
+    turn_speaker,
     write_episodes,
     write_pool,
 )
@@ -123,7 +124,9 @@ def test_episodes_hold_what_they_promise(case: tuple[pd.DataFrame, Episodes, int
         assume(False)
     texts = manifest.set_index("utt_id")["text"]
     episodes = [spec for split in ("val", "test") for spec in stored_episodes(splits, split, config, seed)]
-    episodes.append(train_episode(splits.pools["train"], texts.to_dict(), config.shots, config.queries, seed, index))
+    speaker = turn_speaker(splits.speakers("train"), seed, index)
+    pool = splits.pools["train"]
+    episodes.append(train_episode(pool, texts.to_dict(), speaker, config.shots, config.queries, seed, index))
     assert len({spec.episode_id for spec in episodes}) == len(episodes)
     for spec in episodes:
         own = splits.pools[spec.split][spec.speaker]
@@ -143,12 +146,11 @@ def test_every_training_speaker_is_reached_equally_often() -> None:
     manifest = own_texts(9)
     splits = split_corpus(manifest, SMALL, seed=1)
     pool, texts = splits.pools["train"], manifest.set_index("utt_id")["text"].to_dict()
-    specs = [train_episode(pool, texts, 2, 1, 1, index) for index in range(3 * len(pool))]
-    for turn in range(3):
-        turned = [spec.speaker for spec in specs[turn * len(pool) : (turn + 1) * len(pool)]]
-        assert sorted(turned) == sorted(pool)
-    orders = {tuple(spec.speaker for spec in specs[t * len(pool) : (t + 1) * len(pool)]) for t in range(3)}
-    assert len(orders) > 1
+    stream = [turn_speaker(sorted(pool), 1, index) for index in range(3 * len(pool))]
+    turns = [tuple(stream[turn * len(pool) : (turn + 1) * len(pool)]) for turn in range(3)]
+    assert all(sorted(turn) == sorted(pool) for turn in turns)
+    assert len(set(turns)) > 1
+    specs = [train_episode(pool, texts, speaker, 2, 1, 1, index) for index, speaker in enumerate(stream)]
     drawn = {utt_id for spec in specs for utt_id in spec.support + spec.query}
     assert len(drawn) > 0.6 * sum(map(len, pool.values()))
 
@@ -166,15 +168,16 @@ def test_training_draws_are_the_same_whoever_asks_and_when() -> None:
     reordered = dict(reversed(pool.items()))
 
     def draw(index: int) -> tuple[object, list[str]]:
-        return train_episode(pool, texts, 2, 1, 7, index), joint_batch(pool, 5, 7, index)
+        return train_episode(pool, texts, next(iter(pool)), 2, 1, 7, index), joint_batch(pool, 5, 7, index)
 
     alone = [draw(index) for index in range(60)]
     with ThreadPoolExecutor(4) as workers:
         assert list(workers.map(draw, range(60))) == alone
     assert [draw(index) for index in reversed(range(60))] == alone[::-1]
-    assert train_episode(reordered, texts, 2, 1, 7, 11) == alone[11][0]
+    assert train_episode(reordered, texts, next(iter(pool)), 2, 1, 7, 11) == alone[11][0]
     assert joint_batch(reordered, 5, 7, 11) == alone[11][1]
-    assert alone != [(train_episode(pool, texts, 2, 1, 8, k), joint_batch(pool, 5, 8, k)) for k in range(60)]
+    assert alone[0][0] != train_episode(pool, texts, next(iter(pool)), 2, 1, 8, 0)
+    assert [batch for _, batch in alone] != [joint_batch(pool, 5, 8, k) for k in range(60)]
 
 
 @given(st.integers(1, 60), st.integers(0, 30), st.integers(1, 12))
@@ -200,7 +203,8 @@ def test_draws_are_pinned() -> None:
     spec = stored_episodes(splits, "test", SMALL, 1)[0]
     assert (spec.support, spec.query) == (("u00_003", "u00_006"), ("u00_002",))
     texts = manifest.set_index("utt_id")["text"].to_dict()
-    drawn = train_episode(splits.pools["train"], texts, 2, 1, 1, 3)
+    assert turn_speaker(splits.speakers("train"), 1, 3) == "s06"
+    drawn = train_episode(splits.pools["train"], texts, "s06", 2, 1, 1, 3)
     assert (drawn.support, drawn.query) == (("u06_004", "u06_001"), ("u06_002",))
     assert joint_batch(splits.pools["train"], 3, 1, 2) == ["u06_004", "u03_005", "u05_005"]
 
@@ -320,7 +324,7 @@ def test_the_same_few_texts_said_by_all() -> None:
 
 def test_a_pool_that_is_too_small_is_said() -> None:
     with pytest.raises(UserError, match="2 utterances are fewer than shots 2 \\+ queries 1"):
-        train_episode({"a": ["x", "y"]}, {"x": "one", "y": "two"}, 2, 1, 1, 0)
+        train_episode({"a": ["x", "y"]}, {"x": "one", "y": "two"}, "a", 2, 1, 1, 0)
 
 
 def test_files_give_back_what_was_written(tmp_path: Path) -> None:

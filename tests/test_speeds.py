@@ -1,20 +1,16 @@
-"""Recordings at other speeds, pretraining without voices, and what algorithms are told of a task."""
+"""Recordings at other speeds, and pretraining without voices."""
 
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
 from metaspeech.config import Prepare, Pretrain
-from metaspeech.data.episodes import EpisodeSpec
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.speeds import Player
 from metaspeech.data.store import Store
 from metaspeech.data.tensors import EpisodeMaker
-from metaspeech.errors import UserError
-from metaspeech.tasks.context import TaskContext
 from metaspeech.training.joint_learner import JointLearner
 from tests.speech import write_corpus
 
@@ -74,34 +70,3 @@ def test_without_voices_all_speakers_are_one(voices):
     assert learner.voices.requires_grad == voices
     assert bool(learner.voices.any()) == voices
     assert torch.equal(learner.common_start().voice, torch.ones(4)) != voices
-
-
-# What algorithms are told of a task -------------------------------------------------------------------------------
-
-
-def vectors():
-    rows = [("s0", [1.0, 0.0]), ("s1", [0.8, 0.6]), ("s2", [0.0, 1.0]), ("t-0", [0.6, 0.9])]
-    table = pd.DataFrame(rows, columns=["id", "vector"])
-    return table.assign(vector=table["vector"].map(lambda vector: np.array(vector, dtype=np.float32)))
-
-
-def test_a_task_learns_its_vector_and_its_nearest_neighbour_as_far_as_it_asks(store):
-    test = EpisodeSpec("t-0", "test", "t", ("s2_0",), ("s2_1",))
-    maker = EpisodeMaker(store, 1, TaskContext(store, vectors(), pool(store), {"representation", "neighbour"}, 2).add)
-    told = maker.stored(test)
-    assert told.representation.tolist() == pytest.approx([0.6, 0.9])
-    assert torch.equal(told.neighbour.audio, store.batch(["s1_0", "s1_1"]).audio)  # cosines 0.55, 0.94, 0.83
-    plain = EpisodeMaker(store, 1, TaskContext(store, vectors(), pool(store), (), 2).add).stored(test)
-    assert plain.representation is None
-    assert plain.neighbour is None
-
-
-def test_a_training_speaker_is_not_its_own_neighbour(store):
-    context = TaskContext(store, vectors(), pool(store), {"neighbour"}, 2)
-    assert context.nearest(EpisodeSpec("train-3", "train", "s1", ("s1_0",), ("s1_1",))) == "s0"
-
-
-def test_a_task_without_a_vector_is_named(store):
-    context = TaskContext(store, vectors(), pool(store), {"representation"}, 2)
-    with pytest.raises(UserError, match=r"no vector for 'u-0'.*dvc repro"):
-        context.vector(EpisodeSpec("u-0", "test", "u", ("s1_0",), ("s1_1",)))

@@ -47,7 +47,7 @@ def test_a_stage_gets_params_item_and_folder_and_leaves_metrics_and_a_record(pro
     assert (record.name, record.status) == ("adapt@tacotron-maml", "FINISHED")
     assert record.metrics | {"loss": 1.23457, "by_step/0": 0.666667} == record.metrics
     assert {key.partition(".")[0] for key in record.params} == {
-        "seed", "episodes", "tacotron", "inner", "meta_train", "mamlpp", "imaml", "nearest", "adapt"
+        "seed", "episodes", "tacotron", "represent", "inner", "meta_train", "adapt"
     }  # fmt: skip
     assert record.params["inner.rate"] == 0.1
     assert not list(project.rglob("*.tmp"))

@@ -1,8 +1,9 @@
-"""Speaker encoder and task representation."""
+"""The speaker encoder, and tasks as voices."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,17 +11,15 @@ import pytest
 import torch
 
 from metaspeech.audio import io
-from metaspeech.config import Episodes, Prepare
-from metaspeech.data.episodes import split_corpus, stored_episodes
-from metaspeech.data.prepare import prepare_corpus
-from metaspeech.data.store import Store
-from metaspeech.errors import UserError
 from metaspeech.evaluation import speaker_encoder
 from metaspeech.evaluation.speaker_encoder import embed
-from metaspeech.registry import REPRESENTATIONS, resolve
-from metaspeech.tasks.representation import read_representation, represent, write_representation
 from metaspeech.tasks.speaker_embedding import SpeakerEmbedding
-from tests.speech import syllables, write_corpus
+from tests.speech import syllables
+
+
+def embedding(waveforms: list[np.ndarray], rate: int = 16000) -> np.ndarray:
+    return SpeakerEmbedding().vector(SimpleNamespace(waveforms=waveforms, rate=rate))  # type: ignore[arg-type]
+
 
 SIGNALS = [syllables(seconds, pitch=pitch) for seconds, pitch in [(0.3, 90), (1.0, 150), (2.5, 220), (4.0, 120)]]
 
@@ -59,7 +58,7 @@ def test_loading_leaves_the_random_state_alone() -> None:
 
 
 def test_a_representation_is_the_direction_of_the_mean() -> None:
-    vector = SpeakerEmbedding().vector(SIGNALS[:2], 16000)
+    vector = embedding(SIGNALS[:2])
     mean = embed(SIGNALS[:2]).mean(axis=0)
     np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), rtol=1e-5)
     assert vector.dtype == np.float32
@@ -67,8 +66,8 @@ def test_a_representation_is_the_direction_of_the_mean() -> None:
 
 def test_the_rate_is_taken_into_account() -> None:
     low = [syllables(2.0, rate=8000, pitch=130)]
-    same = SpeakerEmbedding().vector([syllables(2.0, rate=16000, pitch=130)], 16000)
-    assert SpeakerEmbedding().vector(low, 8000) @ same > SpeakerEmbedding().vector(low, 16000) @ same
+    same = embedding([syllables(2.0, rate=16000, pitch=130)])
+    assert embedding(low, 8000) @ same > embedding(low) @ same
 
 
 def test_real_voices_are_told_apart(corpora: Path) -> None:
@@ -79,30 +78,7 @@ def test_real_voices_are_told_apart(corpora: Path) -> None:
         paths = table[table["speaker"] == speaker]["path"]
         recordings = [io.read(corpora / "timit_sample" / path)[0] for path in paths.iloc[:6]]
         for half, part in zip(halves, (recordings[:3], recordings[3:]), strict=True):
-            half.append(SpeakerEmbedding().vector(part, 16000))
+            half.append(embedding(part))
     cosines = np.stack(halves[0]) @ np.stack(halves[1]).T
     assert (cosines.argmax(axis=1) == np.arange(len(speakers))).all()
     assert np.diag(cosines).mean() > 0.8
-
-
-def test_every_task_has_a_vector(tmp_path: Path) -> None:
-    write_corpus(tmp_path / "corpus", speakers=6, utterances=4)
-    prepare_corpus(tmp_path / "corpus", tmp_path / "out", Prepare(workers=1, statistics=""), progress=False)
-    store = Store(tmp_path / "out")
-    config = Episodes(val_speakers=1, test_speakers=2, shots=2, queries=1, tasks_per_speaker=2)
-    splits = split_corpus(store.manifest, config, seed=1)
-    episodes = [spec for split in ("val", "test") for spec in stored_episodes(splits, split, config, 1)]
-    representation = resolve(REPRESENTATIONS, "speaker_embedding")()
-    table = represent(representation, store, splits, episodes, utterances=2, seed=1)
-    write_representation(tmp_path / "representation.parquet", table)
-    read = read_representation(tmp_path / "representation.parquet")
-
-    assert list(read["id"]) == splits.speakers("train") + [spec.episode_id for spec in episodes]
-    assert set(read["split"]) == {"train", "val", "test"}
-    vectors = np.stack(read["vector"])
-    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, rtol=1e-5)
-    first = episodes[0]
-    expected = representation.vector([store.audio(utt_id) for utt_id in first.support], 16000)
-    np.testing.assert_array_equal(read.set_index("id").loc[first.episode_id, "vector"], expected)
-    with pytest.raises(UserError, match="dvc repro episodes"):
-        read_representation(tmp_path / "absent.parquet")

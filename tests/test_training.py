@@ -19,12 +19,12 @@ from metaspeech.models.base import FeatureSpec, loss_function, parameters_of
 from metaspeech.registry import ALGORITHMS, MODELS, resolve
 from metaspeech.seeds import mixed_seed
 from metaspeech.training import deltas
-from metaspeech.training.adaptation import adaptation_curve, compare_rates
-from metaspeech.training.adapter import AdaptationTask, Adapter
+from metaspeech.training.adaptation import adaptation_curve
 from metaspeech.training.checkpoint import build_model, file_digest, load_model, save_learned, save_model
+from metaspeech.training.compute import set_up_torch
 from metaspeech.training.joint_learner import JointLearner
 from metaspeech.training.meta_learner import MetaLearner
-from metaspeech.training.trainer import finish, fit, make_trainer, set_up_torch
+from metaspeech.training.trainer import finish, fit, make_trainer
 
 FEATURES = FeatureSpec(symbols=9, n_mels=6, hop=16, sample_rate=16000)
 
@@ -220,32 +220,6 @@ def test_a_diverging_curve_is_infinite_not_silent(params):
     model, algorithm = start(params), Maml(InnerLoop(steps=1, rate=0.1))
     rows = adaptation_curve(loss_function(model), algorithm, parameters_of(model), episode(1), [0, 20], 1e20)
     assert [row["loss"] == float("inf") for _, row, _ in rows] == [False, True]
-
-
-def test_rates_are_compared_on_the_same_tasks(params):
-    model, algorithm = start(params), Maml(InnerLoop(steps=1, rate=0.1))
-    losses = compare_rates(loss_function(model), algorithm, parameters_of(model), [episode(1)], [1e-9, 0.1], 5)
-    assert losses[0.1] < losses[1e-9]
-
-
-def test_adapter_stores_curves_and_deltas_and_leaves_the_model_alone(params, tmp_path):
-    model, algorithm = start(params), Maml(InnerLoop(steps=1, rate=0.1))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    tasks = [AdaptationTask(f"test-{index}", shots, episode(index)) for index in range(2) for shots in (1, 2)]
-    adapter = Adapter(model, algorithm, [0, 1, 3], 0.1, tmp_path, {})
-    module = StepModule(tasks.__getitem__, len(tasks), len(tasks))
-    make_trainer(params, 1, lambda *_: None, None).test(adapter, datamodule=module, verbose=False)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
-    assert [(row["episode_id"], row["shots"], row["step"]) for row in adapter.rows[:4]] == [
-        ("test-0", 1, 0), ("test-0", 1, 1), ("test-0", 1, 3), ("test-0", 2, 0),
-    ]  # fmt: skip
-    base = parameters_of(model)
-    adapted = deltas.read(tmp_path / "test-1-2.safetensors", base, 3)
-    expected = next(p for step, _, p in adaptation_curve(
-        loss_function(model), algorithm, base, tasks[3].episode, [0, 1, 3], 0.1) if step == 3)  # fmt: skip
-    for name in base:
-        assert torch.allclose(adapted[name], expected[name], atol=1e-4)
-    assert all(torch.equal(deltas.read(tmp_path / "test-1-2.safetensors", base, 0)[name], base[name]) for name in base)
 
 
 def test_delta_errors_name_the_file_and_what_to_do(params, tmp_path):

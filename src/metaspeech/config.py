@@ -66,8 +66,6 @@ class Episodes:
     shots: int = ranged(5, 1)  # support utterances in training, and the most that adapt may use
     queries: int = ranged(5, 1)
     tasks_per_speaker: int = ranged(1, 1)  # stored val and test tasks
-    representation: str = "speaker_embedding"  # a name in registry.REPRESENTATIONS
-    representation_utterances: int = ranged(5, 1)  # of a training speaker
 
 
 @dataclass
@@ -111,6 +109,15 @@ class Pretrain:
 
 
 @dataclass
+class Represent:
+    """Vectors for tasks: which are near, which are far."""
+
+    representations: list[str] = ranged(["speaker_embedding", "task2vec", "inner_gradient"])  # in the registry
+    use: str = "speaker_embedding"  # the one that samplers, nearest and conditioned go by
+    utterances: int = ranged(5, 1)  # of a training speaker
+
+
+@dataclass
 class Inner:
     """The inner loop in meta-training: gradient steps on the support loss."""
 
@@ -129,6 +136,7 @@ class MetaTrain:
 
     gradient_evaluations: int = ranged(320, 2)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
+    sampler: str = "uniform"  # a name in registry.SAMPLERS: whose episodes an outer step gets
     rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
     reptile_rate: float = ranged(1.0, 1e-6, 10)  # outer rate of Reptile (SGD), annealed to 0
     clip: float = ranged(1.0, 0)
@@ -139,8 +147,13 @@ class MetaTrain:
 
 
 @dataclass
+class Nothing:
+    """An algorithm with no values of its own."""
+
+
+@dataclass
 class Mamlpp:
-    """MAML++, besides the inner loop."""
+    """MAML++."""
 
     multi_step: float = ranged(0.5, 0, 1)  # share of meta-training in which the loss after every inner step counts
     first_order: float = ranged(0.25, 0, 1)  # share of meta-training, at first, with first-order gradients
@@ -148,7 +161,7 @@ class Mamlpp:
 
 @dataclass
 class Imaml:
-    """Implicit MAML, besides the inner loop."""
+    """Implicit MAML."""
 
     strength: float = ranged(2.0, 1e-6)  # of the pull towards the start (lambda)
     solver_steps: int = ranged(5, 1, 100)  # of conjugate gradients
@@ -162,6 +175,24 @@ class Nearest:
 
 
 @dataclass
+class PerAlgorithm:
+    """What an algorithm has besides the inner and the outer loop: a field for each algorithm."""
+
+    transfer: Nothing = field(default_factory=Nothing)
+    scratch: Nothing = field(default_factory=Nothing)
+    conditioned: Nothing = field(default_factory=Nothing)
+    nearest: Nearest = field(default_factory=Nearest)
+    maml: Nothing = field(default_factory=Nothing)
+    fomaml: Nothing = field(default_factory=Nothing)
+    reptile: Nothing = field(default_factory=Nothing)
+    anil: Nothing = field(default_factory=Nothing)
+    boil: Nothing = field(default_factory=Nothing)
+    meta_sgd: Nothing = field(default_factory=Nothing)
+    mamlpp: Mamlpp = field(default_factory=Mamlpp)
+    imaml: Imaml = field(default_factory=Imaml)
+
+
+@dataclass
 class Adapt:
     """The inner loop on unseen speakers."""
 
@@ -169,6 +200,9 @@ class Adapt:
     steps: list[int] = ranged([0, 1, 5, 10, 20], 0)
     rates: list[float] = ranged([0.1, 0.2], 1e-6, 100)  # the best on the validation tasks is used
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
+    horizon: int = ranged(20, 1)  # times inner.steps: so far a few tasks are followed, in case adaptation diverges
+    horizon_tasks: int = ranged(2, 0)  # how many
+    workers: int = ranged(0, 0)  # processes; 0: one a core
 
 
 @dataclass
@@ -178,7 +212,9 @@ class Overrides:
     pretrain: dict[str, Any] = some_of(Pretrain)
     inner: dict[str, Any] = some_of(Inner)
     meta_train: dict[str, Any] = some_of(MetaTrain)
-    adapt: dict[str, Any] = some_of(Adapt, not_these=("shots", "steps", "tune_steps"))  # evaluate compares models
+    adapt: dict[str, Any] = some_of(
+        Adapt, not_these=("shots", "steps", "tune_steps", "horizon", "horizon_tasks")
+    )  # evaluate compares models
 
 
 @dataclass
@@ -243,11 +279,10 @@ class Params:
     tacotron: Tacotron = field(default_factory=Tacotron)
     wavenet: Wavenet = field(default_factory=Wavenet)
     pretrain: Pretrain = field(default_factory=Pretrain)
+    represent: Represent = field(default_factory=Represent)
     inner: Inner = field(default_factory=Inner)
     meta_train: MetaTrain = field(default_factory=MetaTrain)
-    mamlpp: Mamlpp = field(default_factory=Mamlpp)
-    imaml: Imaml = field(default_factory=Imaml)
-    nearest: Nearest = field(default_factory=Nearest)
+    per_algorithm: PerAlgorithm = field(default_factory=PerAlgorithm)
     adapt: Adapt = field(default_factory=Adapt)
     per_model: PerModel = field(default_factory=PerModel)
     evaluate: Evaluate = field(default_factory=Evaluate)
@@ -345,13 +380,20 @@ def _check_combinations(params: Params, source: str) -> None:
         evaluate.queries <= params.episodes.queries,
         f"evaluate.queries: {evaluate.queries} exceeds episodes.queries ({params.episodes.queries})",
     )
+    represent = params.represent
+    demand(
+        represent.use in represent.representations,
+        f"represent.use: '{represent.use}' is not in represent.representations {represent.representations}",
+    )
+    samplers = [for_model(params, model.name).meta_train.sampler for model in fields(params.per_model)]
     from metaspeech import registry
 
     for key, names, table in (
         ("models", params.models, registry.MODELS),
         ("algorithms", params.algorithms, registry.ALGORITHMS),
         ("corpus.source", [params.corpus.source], registry.CORPORA),
-        ("episodes.representation", [params.episodes.representation], registry.REPRESENTATIONS),
+        ("represent.representations", params.represent.representations, registry.REPRESENTATIONS),
+        ("meta_train.sampler", samplers, registry.SAMPLERS),
         ("evaluate.judges", evaluate.judges, registry.JUDGES),
     ):
         for name in names:

@@ -1,19 +1,23 @@
-"""One function over many items in several processes."""
+"""Several processes: one function over many items, and processes that end when their parent does."""
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from multiprocessing.connection import wait
 from typing import TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 _THREAD_LIMITS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
@@ -35,16 +39,39 @@ def ordered_map(
     everything runs in this process. ``function`` must be importable, and a script that calls this needs the
     ``if __name__ == "__main__"`` guard.
     """
-    if workers <= 1:
-        yield from map(function, items)
-        return
-    waiting: list[Future[Result]] = []
-    context = multiprocessing.get_context("spawn")
-    with _single_threaded(), ProcessPoolExecutor(workers, context, initializer=_end_with_parent) as pool:
+    with Workers(workers, ahead) as pool:
+        yield from pool.map(function, items)
+
+
+class Workers:
+    """The processes of :func:`ordered_map`, for several maps one after the other."""
+
+    def __init__(self, workers: int, ahead: int = 2) -> None:
+        self.workers, self.ahead = workers, ahead
+        self._stack = ExitStack()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Workers:
+        if self.workers > 1:
+            self._stack.enter_context(_single_threaded())
+            context = multiprocessing.get_context("spawn")
+            executor = ProcessPoolExecutor(self.workers, context, initializer=end_with_parent)
+            self._pool = self._stack.enter_context(executor)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def map(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+        """Results in the order of ``items``."""
+        if self._pool is None:
+            yield from map(function, items)
+            return
+        waiting: list[Future[Result]] = []
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
-                if len(waiting) >= workers * ahead:
+                waiting.append(self._pool.submit(function, item))
+                if len(waiting) >= self.workers * self.ahead:
                     yield waiting.pop(0).result()
             while waiting:
                 yield waiting.pop(0).result()
@@ -68,7 +95,20 @@ def _single_threaded() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
+    """From now on this process, which multiprocessing started, ends with its parent, even if that is killed.
+
+    Linux itself kills it when the thread that started it has ended, whatever it is doing; elsewhere a thread of it
+    watches the parent.
+    """
+    parent = multiprocessing.parent_process()
+    if sys.platform != "linux" or ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL):
+        _watch_parent()
+    elif parent and os.getppid() != parent.pid:  # it ended before the call
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch_parent() -> None:
     """A worker whose parent was killed would wait for work for ever."""
     parent = multiprocessing.parent_process()
     if parent is None:

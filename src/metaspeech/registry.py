@@ -40,6 +40,14 @@ ALGORITHMS = {
 
 REPRESENTATIONS = {
     "speaker_embedding": "metaspeech.tasks.speaker_embedding:SpeakerEmbedding",
+    "task2vec": "metaspeech.tasks.task2vec:Task2Vec",
+    "inner_gradient": "metaspeech.tasks.inner_gradient:InnerGradient",
+}
+
+SAMPLERS = {
+    "uniform": "metaspeech.tasks.samplers:Uniform",
+    "diverse": "metaspeech.tasks.samplers:Diverse",
+    "hard_first": "metaspeech.tasks.samplers:HardFirst",
 }
 
 JUDGES = {

@@ -66,11 +66,14 @@ def typed(section: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[str, Any]]]:
     """Dotted key, value and the field's metadata of everything in a dataclass of dataclasses.
 
-    A field of :func:`some_of` gives a leaf for each key that it holds, and one of its own, ``{}``, when it holds none.
+    A field of :func:`some_of` gives a leaf for each key that it holds, and one of its own, ``{}``, when it holds none;
+    so does a section without fields.
     """
     for item in fields(values):
         key, value = f"{prefix}{item.name}", getattr(values, item.name)
-        if is_dataclass(value):
+        if is_dataclass(value) and not fields(value):
+            yield key, {}, _NONE
+        elif is_dataclass(value):
             yield from leaves(value, f"{key}.")
         elif "section" in item.metadata and value:
             metadata = {one.name: one.metadata for one in fields(item.metadata["section"])}

@@ -116,30 +116,43 @@ def stored_episodes(splits: Splits, split: str, config: Episodes, seed: int) -> 
     return episodes
 
 
-def representative_utterances(splits: Splits, split: str, speaker: str, count: int, seed: int) -> tuple[str, ...]:
+def representative_utterances(pool: Mapping[str, Sequence[str]], speaker: str, count: int, seed: int) -> list[str]:
     """At most ``count`` utterances of a speaker, drawn from (seed, speaker)."""
-    return tuple(_ranked(splits.pools[split][speaker], seed, "representation", speaker)[:count])
+    return _ranked(pool[speaker], seed, "representation", speaker)[:count]
+
+
+def turn_speaker(speakers: Sequence[str], seed: int, index: int) -> str:
+    """Speaker ``index`` of an endless stream: every run of as many as there are has each once, in an order of its own.
+
+    Args:
+        speakers: in alphabetical order.
+        seed, index: 0 or above.
+    """
+    turn, place = divmod(index, len(speakers))
+    return speakers[int(np.random.default_rng([seed, 0, turn]).permutation(len(speakers))[place])]
 
 
 def train_episode(
-    pool: Mapping[str, Sequence[str]], texts: Mapping[str, str], shots: int, queries: int, seed: int, index: int
+    pool: Mapping[str, Sequence[str]],
+    texts: Mapping[str, str],
+    speaker: str,
+    shots: int,
+    queries: int,
+    seed: int,
+    index: int,
 ) -> EpisodeSpec:
-    """Training episode ``index``: it follows from (seed, index) and the pool, whoever asks and in whatever order.
-
-    Every run of as many episodes as there are speakers has each speaker once.
+    """Training episode ``index``: it follows from (seed, index), the speaker and the pool, whoever asks and when.
 
     Args:
         pool: speaker -> utt_ids.
         texts: utt_id -> text.
+        speaker: whose episode it is.
         shots, queries: sizes of the two sets.
         seed, index: 0 or above.
 
     Raises:
         UserError: the speaker has fewer utterances than shots + queries.
     """
-    speakers = sorted(pool)
-    turn, place = divmod(index, len(speakers))
-    speaker = speakers[np.random.default_rng([seed, 0, turn]).permutation(len(speakers))[place]]
     utterances = sorted(pool[speaker])
     order = np.random.default_rng([seed, 1, index]).permutation(len(utterances))
     phrases = {utt_id: phrase(texts[utt_id]) for utt_id in utterances}

@@ -36,16 +36,19 @@ class EpisodeMaker:
         return self._episode(replace(spec, support=support), spec.episode_id)
 
     def outer_step(
-        self, pool: Mapping[str, Sequence[str]], meta_batch: int, shots: int, queries: int
+        self, pool: Mapping[str, Sequence[str]], speakers_of: Callable[[int], Sequence[str]], shots: int, queries: int
     ) -> Callable[[int], list[Episode]]:
-        """What outer step ``i`` trains on: episodes ``i * meta_batch`` and following."""
+        """What outer step ``i`` trains on: an episode of each of ``speakers_of(i)``, which are always as many."""
         manifest = self.store.manifest
         texts = dict(zip(manifest.index, manifest["text"], strict=True))
 
         def make(step: int) -> list[Episode]:
-            indices = range(step * meta_batch, (step + 1) * meta_batch)
-            specs = [train_episode(pool, texts, shots, queries, self.seed, index) for index in indices]
-            return [self._episode(spec, index) for index, spec in zip(indices, specs, strict=True)]
+            speakers = speakers_of(step)
+            episodes = []
+            for index, speaker in enumerate(speakers, start=step * len(speakers)):
+                spec = train_episode(pool, texts, speaker, shots, queries, self.seed, index)
+                episodes.append(self._episode(spec, index))
+            return episodes
 
         return make
 

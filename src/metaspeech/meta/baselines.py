@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metaspeech import config
 from metaspeech.data.batch import Episode
+from metaspeech.errors import UserError
 from metaspeech.meta.adapted import LEARNED
 from metaspeech.meta.base import MetaAlgorithm, OuterStep, TaskGradient
 from metaspeech.meta.inner import InnerLoop, finite, on
@@ -55,6 +56,15 @@ class Conditioned(Transfer):
 
     needs = frozenset({"representation"})
 
+    @classmethod
+    def from_params(cls, params: config.Params) -> Self:
+        if params.represent.use != "speaker_embedding":
+            raise UserError(
+                f"represent.use: conditioned reads speaker embeddings, not '{params.represent.use}'. Set represent.use "
+                "to speaker_embedding, or leave conditioned out of algorithms"
+            )
+        return super().from_params(params)
+
     def learned(self, loss_fn: LossFn, params: Mapping[str, Tensor]) -> Parameters:
         """The map: (voice, representation), zero at first, when every task has the model's own voice."""
         return super().learned(loss_fn, params) | {VOICE_MAP: params[VOICE].new_zeros(len(params[VOICE]), self.width)}
@@ -87,7 +97,7 @@ class Nearest(Transfer):
 
     @classmethod
     def from_params(cls, params: config.Params) -> Self:
-        return cls(InnerLoop.from_config(params.inner), params.nearest.warm_steps)
+        return cls(InnerLoop.from_config(params.inner), params.per_algorithm.nearest.warm_steps)
 
     def task_start(self, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode) -> Parameters:
         assert episode.neighbour is not None

@@ -39,7 +39,8 @@ class Imaml(MetaAlgorithm):
     def from_params(cls, params: config.Params) -> Self:
         if params.inner.adapts == "low_rank":
             raise UserError("inner.adapts: imaml has no low_rank. Set it to weights or vectors, or leave imaml out")
-        return cls(InnerLoop.from_config(params.inner), params.imaml.strength, params.imaml.solver_steps)
+        own = params.per_algorithm.imaml
+        return cls(InnerLoop.from_config(params.inner), own.strength, own.solver_steps)
 
     def evaluations(self, at: OuterStep) -> int:
         """A product with the Hessian counts as one."""

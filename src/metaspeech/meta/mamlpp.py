@@ -51,7 +51,7 @@ class MamlPlusPlus(MetaAlgorithm):
 
     @classmethod
     def from_params(cls, params: config.Params) -> Self:
-        settings = params.mamlpp
+        settings = params.per_algorithm.mamlpp
         return cls(InnerLoop.from_config(params.inner), settings.multi_step, settings.first_order)
 
     def evaluations(self, at: OuterStep) -> int:

@@ -1,74 +1,101 @@
-"""A vector for each task: what the nearest tasks are found by."""
+"""Vectors for tasks: what the nearest tasks are found by."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
-from metaspeech.data.episodes import EpisodeSpec, Splits, representative_utterances
-from metaspeech.data.store import Store
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
+from metaspeech.registry import REPRESENTATIONS, resolve
+from metaspeech.tasks.recordings import Recordings
 
-COLUMNS = ["id", "split", "speaker", "vector"]
+COLUMNS = ["representation", "id", "split", "speaker", "vector"]
 
 
 class Representation(Protocol):
-    """Recordings of one speaker to a vector of fixed length. Built without arguments."""
+    """A task's recordings to a vector, and how alike two tasks are by their vectors. Built without arguments."""
 
-    def vector(self, waveforms: Sequence[np.ndarray], rate: int) -> np.ndarray:
-        """
-        Args:
-            waveforms: at least one, each (samples,) float in [-1, 1].
-            rate: Hz.
+    label: str
+    """What it is called in tables and figures."""
 
-        Returns:
-            (dimension,) float32.
-        """
+    of_model: bool
+    """Whether it looks at the model, or at speech alone."""
+
+    def vector(self, recordings: Recordings) -> np.ndarray:
+        """(dimension,) float32, of the same dimension for all tasks of a model."""
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Of every vector of ``a`` to every one of ``b``: (n, dimension), (m, dimension) -> (n, m), at most 1, which is
+        a vector's similarity to itself."""
 
 
-def represent(
-    representation: Representation,
-    store: Store,
-    splits: Splits,
-    episodes: Iterable[EpisodeSpec],
-    utterances: int,
-    seed: int,
-) -> pd.DataFrame:
-    """A row for each training speaker (over ``utterances`` of theirs) and each stored episode (over its support).
+def cosine(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(n, dimension), (m, dimension) -> (n, m). A vector of zeros has the cosine 0 with every other."""
+    lengths = np.linalg.norm(a, axis=1)[:, None] * np.linalg.norm(b, axis=1)[None]
+    return np.asarray((a @ b.T) / np.where(lengths == 0, 1, lengths))
 
-    Returns:
-        id (the speaker, or the episode_id), split, speaker, vector.
+
+@dataclass(frozen=True)
+class TaskVectors:
+    """Vectors of tasks by one representation.
+
+    Attributes:
+        table: a row a task: id (a training speaker, or the episode_id of a stored task), split, speaker, vector.
     """
-    rate = int(store.settings["sample_rate"])
-    recordings = [
-        (speaker, "train", speaker, representative_utterances(splits, "train", speaker, utterances, seed))
-        for speaker in splits.speakers("train")
-    ]
-    recordings += [(spec.episode_id, spec.split, spec.speaker, spec.support) for spec in episodes]
-    rows = [
-        (name, split, speaker, representation.vector([store.audio(utt_id) for utt_id in utt_ids], rate).tolist())
-        for name, split, speaker, utt_ids in recordings
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+
+    name: str
+    representation: Representation
+    table: pd.DataFrame
+
+    def ids(self, split: str) -> list[str]:
+        """Tasks of a split, in alphabetical order."""
+        return sorted(self.table.loc[self.table["split"] == split, "id"])
+
+    def of(self, task: str) -> np.ndarray:
+        """The vector of a task. Raises UserError when it has none."""
+        return np.asarray(self._matrix([task])[0])
+
+    def similarity(self, rows: Sequence[str], columns: Sequence[str]) -> np.ndarray:
+        """(rows, columns), see :meth:`Representation.similarity`."""
+        return self.representation.similarity(self._matrix(rows), self._matrix(columns))
+
+    def nearest(self, task: str, among: Sequence[str]) -> list[tuple[str, float]]:
+        """The tasks of ``among`` with their similarity, the most similar first; equally similar ones by name."""
+        similarity = self.similarity([task], among)[0]
+        return sorted(zip(among, similarity.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
+
+    def _matrix(self, tasks: Sequence[str]) -> np.ndarray:
+        vectors = self.table.set_index("id")["vector"]
+        absent = [task for task in tasks if task not in vectors.index]
+        if absent:
+            raise UserError(
+                f"data/representation: no vector for '{absent[0]}'. Make them again: dvc repro -sf represent"
+            )
+        return np.stack([vectors[task] for task in tasks])
 
 
-def write_representation(path: Path, table: pd.DataFrame) -> None:
-    """Writes what :func:`represent` made."""
+def write_vectors(path: Path, table: pd.DataFrame) -> None:
+    """Writes a table with :data:`COLUMNS`."""
     with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False)
+        table[COLUMNS].to_parquet(temporary, index=False)
 
 
-def read_representation(path: Path) -> pd.DataFrame:
-    """The table; its vectors are float32 arrays. Raises UserError when it cannot be read."""
+def read_vectors(path: Path, name: str) -> TaskVectors:
+    """Vectors by one representation. Raises UserError when they cannot be read."""
     try:
         table = pd.read_parquet(path)[COLUMNS]
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file. Make it: dvc repro episodes") from None
+        raise UserError(f"{path}: no such file. Make it: dvc repro represent") from None
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro -sf episodes") from None
-    return table.assign(vector=table["vector"].map(lambda vector: np.asarray(vector, dtype=np.float32)))
+        raise UserError(f"{path}: not as expected ({error}). Make it again: dvc repro -sf represent") from None
+    own = table[table["representation"] == name]
+    if own.empty:
+        raise UserError(f"{path}: has no vectors by '{name}'. Add it to represent.representations and run: dvc repro")
+    vectors = own["vector"].map(lambda vector: np.asarray(vector, dtype=np.float32))
+    return TaskVectors(name, resolve(REPRESENTATIONS, name)(), own.assign(vector=vectors).reset_index(drop=True))

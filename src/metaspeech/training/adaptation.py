@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -46,17 +47,34 @@ def adaptation_curve(
         yield step, {name: float("inf") for name in losses} if diverged else losses, adapted
 
 
-def compare_rates(
-    loss_fn: LossFn,
-    algorithm: MetaAlgorithm,
-    params: Mapping[str, Tensor],
-    episodes: Sequence[Episode],
-    rates: Sequence[float],
-    steps: int,
-) -> dict[float, float]:
-    """Mean query loss over ``episodes`` after ``steps`` inner steps at each rate."""
-    losses = {}
-    for rate in rates:
-        curves = [list(adaptation_curve(loss_fn, algorithm, params, one, [steps], rate)) for one in episodes]
-        losses[rate] = sum(curve[-1][1]["loss"] for curve in curves) / len(curves)
-    return losses
+def horizon_steps(steps: Sequence[int], furthest: int) -> tuple[int, ...]:
+    """Steps beyond those of adaptation at which the loss is looked at, each twice the one before, up to ``furthest``."""
+    beyond = []
+    step = furthest
+    while step > max(steps):
+        beyond.append(step)
+        step //= 2
+    return tuple(reversed(beyond))
+
+
+def horizon_summary(curves: pd.DataFrame) -> dict[str, float]:
+    """What becomes of adaptation far beyond the steps of training, over the tasks that were followed so far.
+
+    Args:
+        curves: a row a task and step: episode_id, step, loss.
+
+    Returns:
+        horizon_step: the last step. horizon_loss: mean loss there. horizon_diverged: tasks whose loss there is not
+        finite or above what it was before adaptation. Nothing when no task was followed.
+    """
+    if curves.empty:
+        return {}
+    last = int(curves["step"].max())
+    by_task = curves.pivot(index="episode_id", columns="step", values="loss")
+    diverged = ~(by_task[last] <= by_task[0])
+    return {
+        "horizon_step": last,
+        "horizon_loss": float(by_task[last].mean()),
+        "horizon_diverged": int(diverged.sum()),
+        "horizon_tasks": len(by_task),
+    }

@@ -1,59 +1,85 @@
-"""The inner loop over all stored test tasks, driven by Lightning."""
+"""The inner loop over stored tasks, several at a time in processes of one thread."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
-import torch
-from torch import Tensor, nn
-
-from metaspeech.data.batch import Episode
+from metaspeech.config import Params
+from metaspeech.data.episodes import EpisodeSpec
 from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.models.base import Parameters, loss_function, parameters_of
+from metaspeech.registry import ALGORITHMS, resolve
+from metaspeech.tasks.files import TaskFiles
 from metaspeech.training import deltas
 from metaspeech.training.adaptation import adaptation_curve
+from metaspeech.training.checkpoint import load_learned, load_model
+from metaspeech.training.compute import chosen_device, deterministic
 
 
 @dataclass(frozen=True)
-class AdaptationTask:
-    """One stored episode at one number of shots."""
+class Setting:
+    """What every job shares."""
 
-    episode_id: str
+    params: Params = field(hash=False)  # with what per_model says of this model
+    algorithm: str
+    trained: Path  # folder of the meta-trained model
+    tasks: TaskFiles
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stored episode, adapted at one rate.
+
+    Attributes:
+        shots: support recordings that are used.
+        steps: after which the query loss is measured.
+        kept: those of the steps whose adapted parameters are kept, in ``folder``.
+    """
+
+    setting: Setting
+    episode: EpisodeSpec
     shots: int
-    episode: Episode
+    rate: float
+    steps: tuple[int, ...]
+    kept: frozenset[int] = frozenset()
+    folder: Path | None = None
 
-    def to(self, device: torch.device | str) -> AdaptationTask:
-        return AdaptationTask(self.episode_id, self.shots, self.episode.to(device))
+
+def run(job: Job) -> list[dict[str, Any]]:
+    """A row a step: episode_id, speaker, shots, rate, step, loss and its terms."""
+    room, spec = _room(job.setting), job.episode
+    episode = room.episodes.stored(spec, job.shots).to(room.device)
+    owner = {"episode_id": spec.episode_id, "speaker": spec.speaker, "shots": job.shots, "rate": job.rate}
+    rows, adapted = [], {}
+    for step, losses, params in adaptation_curve(
+        room.loss_fn, room.algorithm, room.start, episode, job.steps, job.rate
+    ):
+        rows.append({**owner, "step": step, **losses})
+        if step in job.kept:
+            adapted[step] = {name: params[name] for name in room.base}
+    if job.folder:
+        deltas.write(job.folder / f"{spec.episode_id}-{job.shots}.safetensors", room.base, adapted)
+    return rows
 
 
-class Adapter(pl.LightningModule):
-    """Runs every test task and keeps its curve; adapted parameters go to ``folder`` as deltas."""
+class _Room:
+    """Model, algorithm and recordings of one process."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        algorithm: MetaAlgorithm,
-        steps: Sequence[int],
-        rate: float,
-        folder: Path,
-        learned: Mapping[str, Tensor],
-    ) -> None:
-        super().__init__()
-        self.model, self.algorithm, self.steps, self.rate, self.folder = model, algorithm, steps, rate, folder
-        self.learned = learned
-        self.rows: list[dict[str, Any]] = []
+    def __init__(self, setting: Setting) -> None:
+        params = setting.params
+        deterministic()
+        self.device = chosen_device(params)
+        self.algorithm: MetaAlgorithm = resolve(ALGORITHMS, setting.algorithm).from_params(params)
+        self.episodes = setting.tasks.episodes(params, self.algorithm.needs)
+        model = load_model(setting.trained, params, self.episodes.store.features()).to(self.device)
+        learned = {name: value.to(self.device) for name, value in load_learned(setting.trained).items()}
+        self.loss_fn, self.base = loss_function(model), parameters_of(model)
+        self.start: Parameters = self.base | learned
 
-    def test_step(self, task: AdaptationTask, index: int) -> None:
-        base = parameters_of(self.model)
-        start = base | {name: value.to(self.device) for name, value in self.learned.items()}
-        adapted: dict[int, Parameters] = {}
-        curve = adaptation_curve(loss_function(self.model), self.algorithm, start, task.episode, self.steps, self.rate)
-        for step, losses, params in curve:
-            owner = {"episode_id": task.episode_id, "speaker": task.episode.speaker, "shots": task.shots}
-            self.rows.append({**owner, "step": step, **losses})
-            adapted[step] = {name: params[name] for name in base}
-        deltas.write(self.folder / f"{task.episode_id}-{task.shots}.safetensors", base, adapted)
+
+@lru_cache(maxsize=1)
+def _room(setting: Setting) -> _Room:
+    return _Room(setting)

@@ -22,9 +22,10 @@ from metaspeech.data.texts import phrase
 from metaspeech.files import replacing
 from metaspeech.tracking import Record
 from metaspeech.training.checkpoint import build_model, file_digest
+from metaspeech.training.compute import set_up_torch
 from metaspeech.training.joint_learner import JointLearner
 from metaspeech.training.starts import CARD, WEIGHTS, Start, features_of, half, load_start, statistics_digest
-from metaspeech.training.trainer import make_trainer, set_up_torch
+from metaspeech.training.trainer import make_trainer
 
 README = "README.md"
 _PACKAGES = ("torch", "pytorch-lightning", "numpy")
