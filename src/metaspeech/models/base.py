@@ -84,6 +84,9 @@ class SynthesisModel(Protocol):
                 speaker, so that the model need not average over them and learns to be steered by this vector.
         """
 
+    def length(self, batch: SpeechBatch) -> int:
+        """Frames that ``forward`` computes for a batch, padding included: by this, work is shared out to processes."""
+
     def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> Hidden:
         """The part of ``forward`` before the head: what an inner loop that moves only the head computes once."""
 

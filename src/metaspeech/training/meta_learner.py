@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from collections.abc import Sequence
+from typing import Any, TypeVar, cast
 
 import pytorch_lightning as pl
 import torch
@@ -13,15 +14,18 @@ from metaspeech.config import MetaTrain
 from metaspeech.data.batch import Episode
 from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm, OuterStep
-from metaspeech.models.base import Parameters, loss_function, parameters_of
+from metaspeech.models.base import Parameters, SynthesisModel, loss_function, parameters_of
 from metaspeech.training.adaptation import adaptation_curve
+
+Item = TypeVar("Item")
 
 
 class MetaLearner(pl.LightningModule):
     """The outer loop: gradients from the algorithm, reduced over processes once, clipped, stepped.
 
     Inner loops use ``torch.autograd.grad``, which fires none of the hooks that distributed wrappers rely on: hence
-    manual optimisation and the explicit reduction. Of several processes each takes its share of an outer step's tasks.
+    manual optimisation and the explicit reduction. Of several processes each takes its share of an outer step's tasks,
+    and of the validation tasks.
     """
 
     def __init__(self, model: nn.Module, algorithm: MetaAlgorithm, settings: MetaTrain, total_steps: int) -> None:
@@ -47,7 +51,7 @@ class MetaLearner(pl.LightningModule):
     def training_step(self, episodes: list[Episode], index: int) -> None:
         parameters = self.meta_parameters
         at = OuterStep(self.global_step, self.total_steps)
-        own = episodes[self.global_rank :: self.trainer.world_size]
+        own = shares(episodes, [self._length(one) for one in episodes], self.trainer.world_size)[self.global_rank]
         gradients, metrics = self.algorithm.outer_gradient(loss_function(self.model), parameters, own, at)
         if self.trainer.world_size > 1:
             gradients, metrics = reduced(gradients, metrics)
@@ -61,18 +65,34 @@ class MetaLearner(pl.LightningModule):
         self._count(metrics)
         self.log_dict(metrics, prog_bar=True, batch_size=1)
 
+    def on_validation_epoch_start(self) -> None:
+        self._validation = torch.zeros(3, dtype=torch.float64, device=self.device)
+
     def validation_step(self, episode: Episode, index: int) -> None:
         """Query loss of a held-out speaker before and after as many steps as training takes."""
+        if index % self.trainer.world_size != self.global_rank:
+            return
         inner = self.algorithm.inner
         loss_fn, steps = loss_function(self.model), [0, inner.steps]
         curve = adaptation_curve(loss_fn, self.algorithm, self.meta_parameters, episode, steps, inner.rate)
         before, after = (losses["loss"] for _, losses, _ in curve)
-        self.log_dict({"validation_before": before, "validation_after": after}, batch_size=1)
+        self._validation += self._validation.new_tensor([before, after, 1.0])
+
+    def on_validation_epoch_end(self) -> None:
+        """Means over the episodes of all processes. Lightning's own would divide by a count rounded down."""
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(self._validation)
+        before, after, episodes = self._validation
+        self.log_dict({"validation_before": before / episodes, "validation_after": after / episodes})
 
     def configure_optimizers(self) -> Any:
         parameters = list(self.meta_parameters.values())
         optimiser, schedule = self.algorithm.optimiser(parameters, self.settings, self.total_steps)
         return [optimiser], [schedule]
+
+    def _length(self, episode: Episode) -> int:
+        model = cast(SynthesisModel, self.model)
+        return model.length(episode.support) + model.length(episode.query)
 
     def _count(self, metrics: dict[str, float]) -> None:
         """Stops when so many tasks were skipped that what is trained is no longer what was asked for."""
@@ -85,6 +105,20 @@ class MetaLearner(pl.LightningModule):
                 f"meta_train.max_skipped = {self.settings.max_skipped} allows. Lower inner.rate or meta_train.rate, "
                 "or set inner.clip"
             )
+
+
+def shares(items: Sequence[Item], lengths: Sequence[int], processes: int) -> list[list[Item]]:
+    """What each process works on: the longest first, each to the process with the least so far (Graham 1969).
+
+    Where two are equal, the first has it.
+    """
+    taken: list[list[Item]] = [[] for _ in range(processes)]
+    loads = [0] * processes
+    for index in sorted(range(len(items)), key=lambda one: -lengths[one]):
+        least = loads.index(min(loads))
+        taken[least].append(items[index])
+        loads[least] += lengths[index]
+    return taken
 
 
 def reduced(gradients: Parameters, metrics: dict[str, float]) -> tuple[Parameters, dict[str, float]]:

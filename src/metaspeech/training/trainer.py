@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
-import os
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -25,8 +24,22 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from metaspeech.config import Params
 from metaspeech.data.module import StepModule
 from metaspeech.errors import UserError
+from metaspeech.parallel import end_with_parent
+from metaspeech.training.compute import chosen_device
 
 LogMetrics = Callable[[dict[str, float], int], None]
+
+
+class ForkedProcesses(DDPStrategy):
+    """Training in forked processes, none of which outlives the one that started them."""
+
+    def __init__(self) -> None:
+        super().__init__(start_method="fork")
+
+    def setup_environment(self) -> None:
+        """The first thing that a new process is asked to do."""
+        end_with_parent()
+        super().setup_environment()
 
 
 class TrackerLogger(Logger):
@@ -76,27 +89,6 @@ class TrackerLogger(Logger):
         """Parameters reach the tracker through the stage, not through Lightning."""
 
 
-def set_up_torch(params: Params) -> None:
-    """Threads, determinism and the seed of a stage. Call before the model is built.
-
-    Raises:
-        UserError: ``device: cuda`` was asked for and there is none.
-    """
-    if params.device == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            "params.yaml: device: 'cuda' asked for, but torch sees no CUDA device. Set device to auto or cpu"
-        )
-    torch.set_num_threads(params.threads or os.cpu_count() or 1)
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.manual_seed(params.seed)
-
-
-def chosen_device(params: Params) -> torch.device:
-    """CUDA where there is one and nothing else was asked for. Apple's GPUs have not all that the inner loop needs."""
-    return torch.device("cpu" if params.device == "cpu" or not torch.cuda.is_available() else "cuda")
-
-
 def make_trainer(
     params: Params, epochs: int, log: LogMetrics, partial: Path | None, devices: int = 1, **options: Any
 ) -> pl.Trainer:
@@ -107,9 +99,11 @@ def make_trainer(
     """
     if devices > 1:
         torch.set_num_threads(1)
-        options["strategy"] = DDPStrategy(start_method="fork")
+        options["strategy"] = ForkedProcesses()
     logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)  # tips and lists of absent devices
-    warnings.filterwarnings("ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty).*")
+    warnings.filterwarnings(
+        "ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty|sync_dist=True).*"
+    )
     callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=1)]
     if partial:
         callbacks.append(ModelCheckpoint(dirpath=partial, filename="last", enable_version_counter=False))

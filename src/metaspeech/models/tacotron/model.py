@@ -50,6 +50,10 @@ class TacotronModel(nn.Module):
         """Teacher-forced training loss and its parts: mel, stop, guided (weighted), focus (mean peak of attention)."""
         return self.head(self.body(batch, voices), batch)
 
+    def length(self, batch: SpeechBatch) -> int:
+        """All frames of the longest utterance, for each utterance."""
+        return len(batch) * batch.mels.shape[1]
+
     def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The decoder's states (batch, steps, decoder_rnn + encoder) and alignments (batch, steps, characters)."""
         states, alignments = self.decoder(self._memory(batch, voices), batch.token_lengths, self._target(batch))

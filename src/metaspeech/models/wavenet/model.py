@@ -60,6 +60,10 @@ class WaveNetModel(nn.Module):
         """
         return self.head(self.body(batch, voices), batch)
 
+    def length(self, batch: SpeechBatch) -> int:
+        """A window of each utterance."""
+        return len(batch) * self.window
+
     def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """All layers' outputs (batch, samples, layers * gate) over a window of each utterance, that window of the
         (pre-emphasised) waveform (batch, samples), and the frame that it begins with (batch,)."""
