@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from metaspeech.files import replacing
+from metaspeech.report.learning import Learning
 from metaspeech.report.markdown import build_markdown
 from metaspeech.report.page import Provenance, build_page
 from metaspeech.report.results import Results
@@ -18,7 +19,12 @@ def report(stage: Stage) -> None:
     title = stage.params.report.title
     results = Results(Path("results/evaluate"))
     figures = {system.name: results.figures(system.name) for system in results.summary.systems}
-    page = build_page(results, figures, provenance(stage), title)
+    learning = Learning(
+        Path("results"), Path("data/representation"), results.summary, stage.records(),
+        stage.params.represent, stage.params.adapt.tune_steps,
+    )  # fmt: skip
+    learned = [learning.of(model) for model in stage.params.models]
+    page = build_page(results, figures, learned, provenance(stage), title)
     summary = build_markdown(results.summary, title)
 
     for name, text in (("index.html", page), ("summary.md", summary)):
@@ -26,7 +32,9 @@ def report(stage: Stage) -> None:
             path.write_text(text, encoding="utf-8")
     stage.track.log_artifact(REPORTS)
     stage.track.log_table(results.speakers, "speakers")
-    for system, named in [*figures.items(), ("breakdown", results.breakdown_figures())]:
+    stage.track.log_table(learning.predictions, "task_predictions")
+    of_models = [(one.model, one.figures) for one in learned]
+    for system, named in [*figures.items(), ("breakdown", results.breakdown_figures()), *of_models]:
         for name, figure in named.items():
             stage.track.log_figure(figure, f"{system}-{name}")
     for episode_id in results.summary.settings["audible"][:LOGGED_SPEAKERS]:

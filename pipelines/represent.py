@@ -23,7 +23,7 @@ def represent(stage: Stage) -> None:
     setting = tasks.Setting(params, Path("data/prepared"), starts)
     episodes = [spec for split in ("val", "test") for spec in read_episodes(EPISODES / f"{split}.parquet")]
     jobs = list(tasks.jobs(setting, read_pool(EPISODES / "train.parquet"), episodes))
-    workers = worker_count(0) if chosen_device(params).type == "cpu" else 1
+    workers = worker_count(params.represent.workers) if chosen_device(params).type == "cpu" else 1
     done = tqdm(ordered_map(tasks.run, jobs, workers), "tasks", total=len(jobs), unit="task", mininterval=1.0)
     table = pd.concat(list(done), ignore_index=True)
     for model, own in table.groupby("model"):

@@ -12,11 +12,12 @@ from speech import write_corpus
 
 from metaspeech import config, registry
 from metaspeech.config import Params
-from metaspeech.data.episodes import EpisodeSpec, read_episodes, split_corpus, stored_episodes, write_episodes
+from metaspeech.data.episodes import EpisodeSpec, Splits, read_episodes, split_corpus, stored_episodes, write_episodes
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.store import Store
 from metaspeech.evaluation import bench
 from metaspeech.models.base import parameters_of
+from metaspeech.tasks.representation import COLUMNS, write_vectors
 from metaspeech.tracking import Execution, Record, StageRun
 from metaspeech.training import deltas
 from metaspeech.training.checkpoint import build_model, save_model
@@ -80,9 +81,23 @@ def write_inputs(project: Path, settings: Params) -> None:
     splits = split_corpus(store.manifest, settings.episodes, settings.seed)
     episodes = stored_episodes(splits, "test", settings.episodes, settings.seed)
     write_episodes(project / "data/episodes/test.parquet", episodes)
+    (project / "data/representation").mkdir()
     for model in settings.models:
+        write_vectors(project / f"data/representation/{model}.parquet", vectors(settings, splits, episodes))
         for seed, algorithm in enumerate(settings.algorithms):
             write_adapted(project, settings, store, episodes, model, algorithm, seed)
+
+
+def vectors(settings: Params, splits: Splits, episodes: list[EpisodeSpec]) -> pd.DataFrame:
+    """A vector for every task by every representation."""
+    tasks = [(speaker, "train", speaker) for speaker in splits.speakers("train")]
+    tasks += [(spec.episode_id, spec.split, spec.speaker) for spec in episodes]
+    rows = [
+        (name, *task, [1.0, float(number), float(number % 2)])
+        for name in settings.represent.representations
+        for number, task in enumerate(tasks)
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def write_adapted(
@@ -107,6 +122,12 @@ def write_adapted(
             for step in STEPS
         ]
     pd.DataFrame(rows).to_parquet(folder.parent / "curves.parquet", index=False)
+    far = {"horizon_step": 20, "horizon_loss": 1.7 + seed, "horizon_diverged": 2 * seed, "horizon_tasks": 2}
+    trained = {"gradient_evaluations": 8, "outer_steps": 4 - 3 * seed}
+    for stage_name, metrics in (("adapt", far), ("meta_train", trained)):
+        path = project / "results" / stage_name / name / "metrics.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(metrics), encoding="utf-8")
 
 
 def run_first(settings: Params, audio: Path) -> pd.DataFrame:

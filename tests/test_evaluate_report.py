@@ -168,7 +168,8 @@ def test_the_page_is_well_formed_and_has_its_parts(page):
     parser.feed(page)
     assert parser.open == []
     assert parser.counts["audio"] == 2 * (2 + 2 * 3)
-    assert parser.counts["svg"] == 4 + 4 + 2  # curves, paired differences, spectrograms and alignments
+    # curves, paired differences, spectrograms and alignments, the map of tasks and three matrices of similarities
+    assert parser.counts["svg"] == 4 + 4 + 2 + 4
     assert "prefers-color-scheme: dark" in page
     assert "@media print" in page
     assert "c0ffeec0ff, changed" in page

@@ -115,6 +115,7 @@ class Represent:
     representations: list[str] = ranged(["speaker_embedding", "task2vec", "inner_gradient"])  # in the registry
     use: str = "speaker_embedding"  # the one that samplers, nearest and conditioned go by
     utterances: int = ranged(5, 1)  # of a training speaker
+    workers: int = ranged(0, 0)  # processes; 0: one a core
 
 
 @dataclass

@@ -184,11 +184,18 @@ def panel_grid(
     return figure
 
 
-def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    """A figure of so many inches, and its panels from left to right, in the style of all."""
     figure = Figure(figsize=(width, height), layout="constrained")
     figure.patch.set_alpha(0)
-    axes = figure.subplots()
-    _bare(axes)
+    panels: list[Axes] = list(figure.subplots(1, columns, squeeze=False)[0])
+    for axes in panels:
+        _bare(axes)
+    return figure, panels
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    figure, (axes,) = new_figure(width, height, columns=1)
     return figure, axes
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any
@@ -17,6 +17,7 @@ from metaspeech.evaluation.style import BASELINE_COLOUR, INK, MUTED, PALETTE, RU
 from metaspeech.evaluation.summary import Summary
 from metaspeech.evaluation.systems import System
 from metaspeech.report.findings import best_algorithm, findings
+from metaspeech.report.learning import Learned
 from metaspeech.report.listening import listening_panels
 from metaspeech.report.media import inline_svg
 from metaspeech.report.results import Results
@@ -47,12 +48,17 @@ class Provenance:
 
 
 def build_page(
-    results: Results, figures: Mapping[str, Mapping[str, Figure]], provenance: Provenance, title: str
+    results: Results,
+    figures: Mapping[str, Mapping[str, Figure]],
+    learned: Sequence[Learned],
+    provenance: Provenance,
+    title: str,
 ) -> str:
     """The page as HTML. Everything that comes from a corpus or params is escaped.
 
     Args:
         figures: system -> name -> figure, as :meth:`Results.figures` gives them.
+        learned: what training and adaptation left of each model.
     """
     summary = results.summary
     environment = jinja2.Environment(
@@ -71,6 +77,9 @@ def build_page(
         systems=[_system(summary, system, figures[system.name]) for system in summary.systems],
         several=len(summary.systems) > 1,
         breakdowns=_breakdowns(results),
+        learned=[
+            (one, {name: _svg(figure, _title(one, name)) for name, figure in one.figures.items()}) for one in learned
+        ],
         algorithms=[(name, label(name), palette[name]) for name in algorithms],
         palette=palette,
         panels=listening_panels(results),
@@ -134,6 +143,10 @@ def _breakdowns(results: Results) -> list[dict[str, Any]]:
             }
         )
     return shown
+
+
+def _title(learned: Learned, figure: str) -> str:
+    return f"{learned.model}: {figure.replace('_', ' ')}"
 
 
 def _svg(figure: Figure, title: str) -> Markup:

@@ -26,6 +26,7 @@ class Record:
     started: str  # ISO 8601, UTC
     seconds: float
     run_id: str | None  # of MLflow; None when the tracking server could not be reached
+    memory_mib: float | None = None  # the most that the process held, children not counted
     params: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, float | None] = field(default_factory=dict)  # last values; None: not finite
     tags: dict[str, str] = field(default_factory=dict)

@@ -103,7 +103,7 @@ class StageRun:
             self._give_up(error)
 
     def _end(self) -> None:
-        self.log_metrics({"seconds": self.record.seconds})
+        self.log_metrics({"seconds": self.record.seconds, "memory_mib": self.record.memory_mib})
         self.flush()
         self._call(lambda server: server.end(self.record.status))
 
@@ -154,6 +154,7 @@ def stage_run(
         raise
     finally:
         entry.seconds = round(time.monotonic() - started, 3)
+        entry.memory_mib = peak_memory()
         run._end()
         entry.write(record)
 
@@ -186,6 +187,15 @@ def mirror_cached(run: StageRun, records: Iterable[Record], summary: str = "eval
 
     run._call(mirror)
     return mirrored
+
+
+def peak_memory() -> float | None:
+    """MiB, the most that this process has held; None where the system does not say."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")  # Linux
+        return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def _send(rows: list[Row], server: Server) -> None:

@@ -48,7 +48,7 @@ def adaptation_curve(
 
 
 def horizon_steps(steps: Sequence[int], furthest: int) -> tuple[int, ...]:
-    """Steps beyond those of adaptation at which the loss is looked at, each twice the one before, up to ``furthest``."""
+    """Steps beyond those of adaptation at which the loss is looked at: ``furthest``, its half, the half of that ..."""
     beyond = []
     step = furthest
     while step > max(steps):
