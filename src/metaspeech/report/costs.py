@@ -53,28 +53,37 @@ def costs(
     own = curves[(curves["model"] == model) & (curves["shots"] == shots)]
     steps = sorted(int(step) for step in own["step"].unique())
     by_name = {record.name: record for record in records}
-    rows, diverged, horizon, followed = [], [], None, 0
+    followed = [metrics.get(("adapt", model, algorithm), {}) for algorithm in algorithms]
+    far = {algorithm: one for algorithm, one in zip(algorithms, followed, strict=True) if one.get("horizon_step")}
+    rows, diverged = [], []
     for algorithm in algorithms:
         losses = own[own["algorithm"] == algorithm].groupby(["step", "speaker"])["loss"].mean()
         cells = [_loss(losses.loc[step], seed) for step in steps]
-        far = metrics.get(("adapt", model, algorithm), {})
-        if far.get("horizon_step") is not None:
-            horizon, followed = int(far["horizon_step"]), int(far["horizon_tasks"])
-            bad = int(far["horizon_diverged"])
-            cells.append(Cell(number(far["horizon_loss"]), (f"{bad} diverged",) * bool(bad), "behind" * bool(bad)))
-            if bad:
-                diverged.append(f"{label(algorithm)} on {bad} of {followed} tasks")
+        if far:
+            cells.append(_far(far.get(algorithm)))
+        if far.get(algorithm, {}).get("horizon_diverged"):
+            one = far[algorithm]
+            diverged.append(f"{label(algorithm)} on {one['horizon_diverged']} of {one['horizon_tasks']} tasks")
         trained = metrics.get(("meta_train", model, algorithm), {})
         outer, inner = (by_name.get(f"{stage}@{model}-{algorithm}") for stage in ("meta_train", "adapt"))
         cells += [Cell(str(trained.get(name, "–"))) for name in ("gradient_evaluations", "outer_steps")]
         cells += [Cell(_seconds(outer)), Cell(_memory(outer)), Cell(_seconds(inner))]
         rows.append(Row(algorithm, label(algorithm), "", True, cells))
-    return Costs(steps, rows, horizon, followed, diverged)
+    one = next(iter(far.values()), {"horizon_step": None, "horizon_tasks": 0})
+    return Costs(steps, rows, one["horizon_step"], one["horizon_tasks"], diverged)
 
 
 def _loss(of_speakers: pd.Series, seed: int) -> Cell:
     interval = cluster_bootstrap(of_speakers, seed=seed)
     return Cell(number(interval.mean), (f"{number(interval.low)} to {number(interval.high)}",))
+
+
+def _far(found: Mapping[str, Any] | None) -> Cell:
+    """The loss far beyond training."""
+    if not found:
+        return Cell("–")
+    bad = int(found["horizon_diverged"])
+    return Cell(number(found["horizon_loss"]), (f"{bad} diverged",) if bad else (), "behind" if bad else "")
 
 
 def _seconds(record: Record | None) -> str:
