@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -148,6 +148,7 @@ def numbers() -> list[tuple[str, float | None, float | None, bool]]:
     return found
 
 
+@settings(max_examples=60)
 @given(st.sampled_from(numbers()), st.floats(min_value=1e-3, max_value=1e6), st.booleans())
 def test_whatever_lies_outside_its_range_is_refused(number, distance, above):
     key, low, high, whole = number

@@ -118,7 +118,7 @@ def test_a_file_that_is_no_yaml_is_left_alone(project):
     assert (project / "params.yaml").read_text() == "seed: ["
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rate=st.floats(1e-6, 100), rates=st.lists(st.floats(1e-6, 100), min_size=1, max_size=4), title=st.text(max_size=20)
 )

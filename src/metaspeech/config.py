@@ -270,6 +270,7 @@ class Params:
     seed: int = ranged(1, 0)  # of training and of draws
     data_seed: int = ranged(1, 0)  # of the generated corpus, of who and what is held out, of the stored tasks
     device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
+    precision: str = ranged("float32", choices=("float32", "bfloat16"))  # of matrix products in training
     threads: int = ranged(0, 0)  # of torch; 0: one a core
     devices: int = ranged(1, 1)  # processes that share the tasks of an outer step, each with one thread or one GPU
     models: list[str] = ranged(["tacotron", "wavenet"])

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from threading import Thread
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pytorch_lightning as pl
 import torch
@@ -26,6 +26,8 @@ from metaspeech.data.module import StepModule
 from metaspeech.errors import UserError
 from metaspeech.parallel import end_with_parent
 from metaspeech.training.compute import chosen_device
+
+PRECISIONS: dict[str, Literal["32-true", "bf16-mixed"]] = {"float32": "32-true", "bfloat16": "bf16-mixed"}
 
 LogMetrics = Callable[[dict[str, float], int], None]
 
@@ -110,6 +112,7 @@ def make_trainer(
     return pl.Trainer(
         accelerator="gpu" if chosen_device(params).type == "cuda" else "cpu",
         devices=devices,
+        precision=PRECISIONS[params.precision],
         max_epochs=epochs,
         logger=TrackerLogger(log, relayed=devices > 1),
         callbacks=callbacks,
