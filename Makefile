@@ -12,7 +12,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check test fuzz lint format smoke profile pretrained ui clean clean-all
+.PHONY: help setup repro check plan test fuzz lint format smoke profile pretrained ui clean clean-all
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -22,6 +22,9 @@ setup: ## build or update .venv (TORCH=own keeps an installed torch, VENV=... an
 
 check: setup ## look over params.yaml and the corpus without running anything
 	@python -m pipelines.check
+
+plan: setup ## predict time and memory of every meta-training that params.yaml asks for (needs dvc repro episodes)
+	@python -m pipelines.plan
 
 repro: setup check ## run the pipeline: whatever changed since the last time, up to reports/index.html
 	dvc repro

@@ -26,7 +26,8 @@ from torch.nn import functional
 
 from metaspeech import config
 from metaspeech.data.batch import Episode, SpeechBatch
-from metaspeech.models.base import FeatureSpec, loss_function, parameters_of
+from metaspeech.meta.base import MetaAlgorithm
+from metaspeech.models.base import FeatureSpec, ModelLoss, loss_function, parameters_of
 from metaspeech.models.layers import length_mask
 from metaspeech.models.tacotron.decoder import Decoder
 from metaspeech.models.tacotron.model import TacotronModel
@@ -107,13 +108,20 @@ def unit(net: TacotronModel) -> Callable[[], None]:
     return step
 
 
-def outer(kind: str, tasks: int = 1, **values: Any) -> Callable[[], None]:
+def problem(
+    kind: str, tasks: int = 1, **values: Any
+) -> tuple[MetaAlgorithm, ModelLoss, dict[str, Tensor], list[Episode]]:
+    """What ``outer_gradient`` is called on and with. ``values``: of the inner loop, and ``recompute``."""
     net = model()
     inner = {"steps": INNER, "rate": RATE, "clip": 0.0} | values
     recompute = {"recompute": inner.pop("recompute", False)}
     algorithm = resolve(ALGORITHMS, kind).from_params(config.from_mapping({"inner": inner, "meta_train": recompute}))
     loss_fn, start, episodes = loss_function(net), parameters_of(net), [task(seed) for seed in range(tasks)]
-    start = start | algorithm.learned(loss_fn, start)
+    return algorithm, loss_fn, start | algorithm.learned(loss_fn, start), episodes
+
+
+def outer(kind: str, tasks: int = 1, **values: Any) -> Callable[[], None]:
+    algorithm, loss_fn, start, episodes = problem(kind, tasks, **values)
     return lambda: algorithm.outer_gradient(loss_fn, start, episodes) and None
 
 

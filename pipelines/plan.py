@@ -1,0 +1,105 @@
+"""What meta-training will cost with the present params.yaml, before anything is trained: ``python -m pipelines.plan``.
+
+Each model, untrained and of the right size, takes a few gradients with each algorithm on one task of the training
+speakers: of median length among the first ones. What stages other than meta_train take is not looked at.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from metaspeech import config
+from metaspeech.data.batch import Episode
+from metaspeech.data.episodes import read_episodes, read_pool, turn_speaker
+from metaspeech.data.store import Store
+from metaspeech.data.tensors import EpisodeMaker
+from metaspeech.errors import UserError
+from metaspeech.meta.base import MetaAlgorithm
+from metaspeech.meta.baselines import Conditioned
+from metaspeech.models.base import loss_function, parameters_of
+from metaspeech.registry import ALGORITHMS, resolve
+from metaspeech.training.checkpoint import build_model
+from metaspeech.training.compute import chosen_device, set_up_torch
+from metaspeech.training.planner import Plan, duration, plan, size
+from pipelines._episodes import EPISODES
+
+DRAWN = 15  # tasks, of which the one of median length is measured
+COLUMNS = "{:9} {:12} {:>11} {:>12} {:>10} {:>10}"
+
+
+def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), episodes: Path = EPISODES) -> list[str]:
+    """A table with a line for each model and algorithm, then totals and warnings.
+
+    Raises:
+        UserError: there are no tasks yet, or a task cannot be measured.
+    """
+    if not (prepared.is_dir() and (episodes / "train.parquet").is_file() and (episodes / "val.parquet").is_file()):
+        raise UserError(f"{prepared}, {episodes}: no tasks to measure yet. Run: dvc repro episodes")
+    store, held_out = Store(prepared), len(read_episodes(episodes / "val.parquet"))
+    tasks = _tasks(store, params, episodes / "train.parquet")
+    lines = [COLUMNS.format("model", "algorithm", "outer steps", "evaluations", "time", "tensors")]
+    plans: list[Plan] = []
+    warnings: dict[str, list[str]] = {}  # text -> of which models and algorithms
+    for name in params.models:
+        own = config.for_model(params, name)
+        set_up_torch(own)
+        device = chosen_device(own)
+        if own.devices > 1 and device.type == "cpu":
+            torch.set_num_threads(1)
+        model = build_model(name, own, store.features()).to(device)
+        task = sorted(tasks, key=lambda one: model.length(one.support) + model.length(one.query))[DRAWN // 2]
+        for algorithm_name in own.algorithms:
+            algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(own)
+            with torch.autocast(device.type, torch.bfloat16, enabled=own.precision == "bfloat16"):
+                made = _plan(algorithm, model, task.to(device), own, held_out)
+            plans.append(made)
+            figures = (made.outer_steps, made.gradient_evaluations, duration(made.seconds), size(made.memory_bytes))
+            lines.append(COLUMNS.format(name, algorithm_name, *figures))
+            for warning in made.warnings():
+                warnings.setdefault(warning, []).append(f"{name} with {algorithm_name}")
+    evaluations, seconds = sum(made.gradient_evaluations for made in plans), sum(made.seconds for made in plans)
+    highest = max(made.memory_bytes for made in plans)
+    lines.append(COLUMNS.format("all", "", sum(made.outer_steps for made in plans), evaluations, duration(seconds),
+                                f"<= {size(highest)}"))  # fmt: skip
+    held = plans[0].held
+    lines.append(
+        "Time includes validation. Tensors: at the highest, beside the model and the data"
+        + (f"; a process may hold up to {held:g} times as much." if held > 1 else ".")
+    )
+    return lines + [f"warning: {', '.join(whose)}: {warning}" for warning, whose in warnings.items()]
+
+
+def _plan(algorithm: MetaAlgorithm, model: Any, task: Episode, params: config.Params, held_out: int) -> Plan:
+    """Vectors of tasks and neighbours, which a later stage finds, are stood in for: they cost the same."""
+    if isinstance(algorithm, Conditioned):
+        task = replace(task, representation=torch.zeros(algorithm.width, device=task.support.mels.device))
+    if "neighbour" in algorithm.needs:
+        task = replace(task, neighbour=task.support)
+    settings, loss_fn, start = params.meta_train, loss_function(model), parameters_of(model)
+    start |= algorithm.learned(loss_fn, start)
+    steps = algorithm.outer_steps(settings)
+    return plan(algorithm, loss_fn, start, task, settings, steps, params.devices, held_out)
+
+
+def _tasks(store: Store, params: config.Params, pool_file: Path) -> list[Episode]:
+    pool = read_pool(pool_file)
+    speakers = [turn_speaker(sorted(pool), params.seed, place) for place in range(DRAWN)]
+    shots, queries = params.episodes.shots, params.episodes.queries
+    return EpisodeMaker(store, params.seed).outer_step(pool, lambda step: speakers, shots, queries)(0)
+
+
+def main() -> None:
+    try:
+        print("\n".join(plan_all(config.load("params.yaml"))))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()
