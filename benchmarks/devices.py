@@ -141,15 +141,15 @@ def started(rounds: int) -> Drivers:
 
 
 def one_round(drivers: Drivers) -> Round:
-    """A turn of each: seconds an outer step; and how many cores others used beside the one process of one thread."""
+    """A turn of each: seconds an outer step; and how many cores others used, at most, in a turn."""
     seconds, others = {}, []
     for (algorithm, setup), driver in drivers.items():
         before = _busy()
         driver.send(None)
         clock, used = driver.recv()
         seconds[algorithm, setup] = clock / STEPS[algorithm]
-        if setup == "one thread":
-            others.append((_busy() - before - used) / clock)
+        processes, _ = SETUPS[setup]
+        others.append((_busy() - before - processes * used) / clock)
     return seconds, max(0.0, *others)
 
 

@@ -36,7 +36,7 @@ class ForkedProcesses(DDPStrategy):
     """Training in forked processes, none of which outlives the one that started them."""
 
     def __init__(self) -> None:
-        super().__init__(start_method="fork")
+        super().__init__(start_method="fork", broadcast_buffers=False)  # they are the same everywhere
 
     def setup_environment(self) -> None:
         """The first thing that a new process is asked to do."""
