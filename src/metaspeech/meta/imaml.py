@@ -14,7 +14,7 @@ from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm, OuterStep, TaskGradient
 from metaspeech.meta.inner import InnerLoop, Loss, on
 from metaspeech.meta.unrolled import query_loss
-from metaspeech.models.base import LossFn, Parameters, Terms
+from metaspeech.models.base import LossFn, Parameters, Terms, second_order
 from metaspeech.seeds import mixed_seed
 
 Vector = Sequence[Tensor]
@@ -68,7 +68,7 @@ class Imaml(MetaAlgorithm):
         fixed = [name for name in params if name not in variables]
         leaves = {**params, **{name: value.requires_grad_() for name, value in position.variables.items()}}
         here, there = [leaves[name] for name in variables], [leaves[name] for name in fixed]
-        with torch.backends.cudnn.flags(enabled=False):
+        with second_order():
             loss = query_loss(on(loss_fn, episode.query), leaves, seed)
             gradients = torch.autograd.grad(loss, [*here, *there], materialize_grads=True)
             towards, direct = gradients[: len(here)], gradients[len(here) :]

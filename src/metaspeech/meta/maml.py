@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
-import torch
-
 from metaspeech import config
 from metaspeech.data.batch import Episode
 from metaspeech.meta.base import MetaAlgorithm, OuterStep, TaskGradient
 from metaspeech.meta.inner import Graph, InnerLoop, on
 from metaspeech.meta.unrolled import recomputed, unrolled
-from metaspeech.models.base import LossFn, Parameters
+from metaspeech.models.base import LossFn, Parameters, second_order
 
 
 class Maml(MetaAlgorithm):
@@ -38,8 +36,7 @@ class Maml(MetaAlgorithm):
         inner, start = self.inner_of(loss_fn), self.task_start(loss_fn, params, episode)
         support, query = self.support_loss(loss_fn, start, episode), on(loss_fn, episode.query)
         second = self.graph == "second"
-        # cuDNN's recurrent layers have no second derivative.
-        with torch.backends.cudnn.flags(enabled=not second):
+        with second_order(second):
             if second and self.recompute:
                 return recomputed(inner, support, query, params, start, episode.seed)
             return unrolled(inner, support, query, params, start, episode.seed, self.graph)

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
 
-import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler
@@ -17,7 +16,7 @@ from metaspeech.meta.adapted import LEARNED
 from metaspeech.meta.base import MetaAlgorithm, OuterStep, TaskGradient
 from metaspeech.meta.inner import InnerLoop, on
 from metaspeech.meta.unrolled import unrolled
-from metaspeech.models.base import LossFn, Parameters
+from metaspeech.models.base import LossFn, Parameters, second_order
 
 LEAST_WEIGHT = 0.03  # of a loss that is not the last, times 1 / K
 FINAL_RATE = 1e-5  # of the outer optimiser
@@ -64,7 +63,7 @@ class MamlPlusPlus(MetaAlgorithm):
 
     def task_gradient(self, loss_fn: LossFn, params: Parameters, episode: Episode, at: OuterStep) -> TaskGradient:
         second = at.share >= self.first_order
-        with torch.backends.cudnn.flags(enabled=not second):
+        with second_order(second):
             return unrolled(
                 self.inner, self.support_loss(loss_fn, params, episode), on(loss_fn, episode.query),
                 params, params, episode.seed, "second" if second else "first", self.weights(at),

@@ -9,14 +9,15 @@ from torch import Tensor
 
 from metaspeech.meta.base import TaskGradient
 from metaspeech.meta.inner import Graph, InnerLoop, Loss, Position, detached, finite
-from metaspeech.models.base import Parameters
+from metaspeech.models.base import Parameters, second_order
 from metaspeech.seeds import mixed_seed
 
 
 def query_loss(query: Loss, params: Mapping[str, Tensor], seed: int) -> Tensor:
-    """The loss, with the same draws in the forward pass whatever the parameters are."""
+    """The loss, with the same draws in the forward pass whatever the parameters are. Differentiated once only."""
     torch.manual_seed(mixed_seed(seed, "query"))
-    return finite(query(params)[0])
+    with second_order(False):
+        return finite(query(params)[0])
 
 
 def unrolled(

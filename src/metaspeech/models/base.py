@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, cast, runtime_checkable
@@ -126,6 +128,26 @@ class Vocoder(SynthesisModel, Protocol):
         Raises:
             UserError: a mel has another number of bands than the model, no frame, or values that are not finite.
         """
+
+
+_TWICE = ContextVar("differentiated twice", default=False)
+
+
+@contextmanager
+def second_order(wanted: bool = True) -> Iterator[None]:
+    """Around losses whose gradients will be differentiated again: models then compute in ways that make this possible,
+    or fast. cuDNN's recurrent networks have no second derivative."""
+    before = _TWICE.set(wanted)
+    try:
+        with torch.backends.cudnn.flags(enabled=not wanted):
+            yield
+    finally:
+        _TWICE.reset(before)
+
+
+def differentiated_twice() -> bool:
+    """Whether this is inside :func:`second_order`."""
+    return _TWICE.get()
 
 
 def parameters_of(model: nn.Module) -> Parameters:

@@ -7,11 +7,15 @@ parameters with the same names and layout.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+from metaspeech.models.base import differentiated_twice
+from metaspeech.models.recurrence import recurrence
 
 
 def length_mask(lengths: Tensor, longest: int) -> Tensor:
@@ -45,6 +49,8 @@ class Lstm(nn.Module):
         return zeros, zeros
 
     def forward(self, x: Tensor) -> Tensor:
+        if differentiated_twice():
+            return self._recur(x, x.flip(1) if self.bidirectional else x, lambda states: states.flip(1))
         start = self._start(x, x.shape[0])
         output, _, _ = torch.lstm(x, start, self._weights(), True, 1, 0.0, False, self.bidirectional, True)
         return output
@@ -56,6 +62,14 @@ class Lstm(nn.Module):
 
     def forward_lengths(self, x: Tensor, lengths: Tensor) -> Tensor:
         """The same for padded sequences: the backward direction starts at each sequence's own end."""
+        if differentiated_twice():
+            place = torch.arange(x.shape[1], device=x.device)[None]
+            mirrored = torch.where(place < lengths[:, None], lengths[:, None] - 1 - place, place)[..., None]
+
+            def turned(values: Tensor) -> Tensor:
+                return values.gather(1, mirrored.expand_as(values))
+
+            return self._recur(x, turned(x), turned) * length_mask(lengths, x.shape[1])[..., None]
         packed = pack_padded_sequence(x, lengths.cpu(), batch_first=True, enforce_sorted=False)
         start = self._start(x, x.shape[0])
         data, _, _ = torch.lstm(
@@ -64,6 +78,16 @@ class Lstm(nn.Module):
         packed = PackedSequence(data, packed.batch_sizes, packed.sorted_indices, packed.unsorted_indices)
         output, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return output
+
+    def _recur(self, x: Tensor, mirrored: Tensor, turn: Callable[[Tensor], Tensor]) -> Tensor:
+        """All directions at once; the second reads ``mirrored``, and what it gives is turned back."""
+        weights = self._weights()
+        directions = [(x, *weights[:4]), (mirrored, *weights[4:])][: len(self._suffixes)]
+        inputs = [read @ weight_ih.T + (bias_ih + bias_hh) for read, weight_ih, _, bias_ih, bias_hh in directions]
+        recurrent = torch.stack([weight_hh.T for _, _, weight_hh, _, _ in directions])
+        states = recurrence(torch.stack(inputs).permute(2, 0, 1, 3).contiguous(), recurrent)
+        forward, *backward = states.permute(1, 2, 0, 3).unbind(0)  # (T, D, B, H) -> D times (B, T, H)
+        return torch.cat([forward, *map(turn, backward)], dim=-1)
 
 
 class LstmCell(nn.Module):

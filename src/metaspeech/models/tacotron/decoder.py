@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from metaspeech.models.layers import Lstm, LstmCell, dropout, length_mask, update_cell
+from metaspeech.models.shared_weight import SharedWeight
 from metaspeech.models.tacotron.attention import LocationSensitiveAttention
 from metaspeech.models.tacotron.sizes import Sizes
 
@@ -71,13 +72,13 @@ class Decoder(nn.Module):
         inputs = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)
         width, rnn = self.prenet.outputs, self.attention_rnn
         projected = self.prenet(inputs) @ rnn.weight_ih[:, :width].T + (rnn.bias_ih + rnn.bias_hh)
-        recurrent = torch.cat([rnn.weight_ih[:, width:], rnn.weight_hh], dim=1).T
+        recurrent = SharedWeight(torch.cat([rnn.weight_ih[:, width:], rnn.weight_hh], dim=1).T)
         remembered = self.attention.remember(memory, length_mask(lengths, memory.shape[1]))
 
         hidden, cell, context, history = self._start(memory)
         hiddens, contexts, alignments = [], [], []
         for gates in projected.unbind(1):
-            gates = torch.addmm(gates, torch.cat([context, hidden], dim=1), recurrent)
+            gates = gates + recurrent.product(torch.cat([context, hidden], dim=1))
             hidden, cell = update_cell(gates, cell)
             hidden = dropout(hidden, self.dropout, self.training)
             context, weights = self.attention(hidden, history, remembered)
