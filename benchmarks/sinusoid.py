@@ -72,7 +72,6 @@ class Recipe:
     rate: float = 0.01
     tasks: int = 25  # an outer step
     reptile_rate: float = 1.0
-    clip: float = 0.0  # of the outer gradient's norm; 0: none
     own: tuple[tuple[str, float], ...] = ()  # per_algorithm
 
 
@@ -85,8 +84,8 @@ RECIPES = {  # the outer steps of published set-ups, cut to what a core does in 
     "maml": Recipe("maml", 8000, 1),
     "maml, 5 steps": Recipe("maml", 4000, 5),
     "meta_sgd": Recipe("meta_sgd", 8000, 1),
-    "mamlpp": Recipe("mamlpp", 4000, 5, clip=10.0),
-    "imaml": Recipe("imaml", 2000, 16, 0.05, tasks=10, own=(("strength", 0.5), ("solver_steps", 5))),
+    "mamlpp": Recipe("mamlpp", 4000, 5),
+    "imaml": Recipe("imaml", 2000, 16, 0.01, tasks=10, own=(("strength", 0.5), ("solver_steps", 5))),
 }
 APART = ("imaml",)  # its solver's steps are not those of each task when tasks are solved together
 
@@ -136,8 +135,6 @@ def train(recipe: Recipe, seed: int) -> tuple[MetaAlgorithm, ModelLoss, Paramete
         parts = [outer_gradient(algorithm, loss_fn, leaves, together(group, 10, 10), at) for group in groups]
         for key, leaf in leaves.items():
             leaf.grad = torch.stack([part[key] for part in parts]).mean(dim=0)
-        if recipe.clip:
-            nn.utils.clip_grad_norm_(list(leaves.values()), recipe.clip)
         optimiser.step()
         schedule.step()
     return algorithm, loss_fn, {key: leaf.detach() for key, leaf in leaves.items()}

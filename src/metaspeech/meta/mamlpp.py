@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Self
@@ -23,15 +24,19 @@ FINAL_RATE = 1e-5  # of the outer optimiser
 
 
 class RateOfLayerAndStep:
-    """A rate for each layer and inner step (LSLR). A step beyond those of training has the rate of the last one."""
+    """A rate for each layer and inner step (LSLR). A step beyond those of training has the rate of the last one.
+
+    Learned are the logarithms: an outer step then changes a rate by a proportion, whatever its size, and none becomes
+    negative. The paper learns the rates themselves, which is unstable where they are of the size of the outer rate.
+    """
 
     def learned(self, variables: Mapping[str, Tensor], rate: float, steps: int) -> Parameters:
         some = next(iter(variables.values()))
-        return {_name(variable): some.new_full((steps,), rate) for variable in variables}
+        return {_name(variable): some.new_full((steps,), math.log(rate)) for variable in variables}
 
     def of(self, params: Mapping[str, Tensor], variable: str, step: int) -> Tensor:
-        rates = params[_name(variable)]
-        return rates[min(step, len(rates) - 1)]
+        logarithms = params[_name(variable)]
+        return logarithms[min(step, len(logarithms) - 1)].exp()
 
 
 class MamlPlusPlus(MetaAlgorithm):
