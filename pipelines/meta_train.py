@@ -1,12 +1,14 @@
 """The outer loop: one model with one algorithm, from the common start."""
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from metaspeech.data.batch import Episode
 from metaspeech.data.episodes import read_episodes
 from metaspeech.data.module import StepModule
-from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm
+from metaspeech.models.base import loss_function
 from metaspeech.registry import ALGORITHMS, resolve
 from metaspeech.training.checkpoint import (
     build_model,
@@ -16,8 +18,9 @@ from metaspeech.training.checkpoint import (
     save_learned,
     save_model,
 )
-from metaspeech.training.compute import set_up_torch
+from metaspeech.training.compute import chosen_device, set_up_torch
 from metaspeech.training.meta_learner import MetaLearner
+from metaspeech.training.planner import affordable_steps, plan
 from metaspeech.training.trainer import finish, fit, make_trainer
 from pipelines._episodes import EPISODES, task_files
 from pipelines._stage import Stage, run_stage
@@ -32,19 +35,7 @@ def meta_train(stage: Stage) -> None:
     episodes = files.episodes(params, algorithm.needs)
     features = episodes.store.features()
     held_out = [episodes.stored(spec) for spec in read_episodes(EPISODES / "val.parquet")]
-    steps = algorithm.outer_steps(settings)
-    if steps < 1 and not algorithm.untrained_start:
-        raise UserError(
-            f"meta_train.gradient_evaluations: {settings.gradient_evaluations} does not pay for one outer step of "
-            f"'{algorithm_name}', which takes {algorithm.gradient_evaluations(1, settings.meta_batch)}"
-        )
-
-    if params.devices > settings.meta_batch:
-        raise UserError(
-            f"devices: {params.devices} processes cannot share meta_train.meta_batch {settings.meta_batch} tasks. "
-            "Lower devices or raise meta_train.meta_batch"
-        )
-
+    steps = affordable_steps(algorithm, algorithm_name, settings, params.devices)
     set_up_torch(params)
     trained = load_model(start, params, features)
     model = build_model(name, params, features) if algorithm.untrained_start else trained
@@ -61,6 +52,7 @@ def meta_train(stage: Stage) -> None:
         check_val_every_n_epoch=every, log_every_n_steps=1,
     )  # fmt: skip
     if steps:
+        announce(stage, learner, module.make(0)[0], len(held_out))
         fit(trainer, learner, module, partial)
     else:
         trainer.validate(learner, datamodule=module, verbose=False)
@@ -75,6 +67,20 @@ def meta_train(stage: Stage) -> None:
     final = {key: float(value) for key, value in trainer.callback_metrics.items()}
     counts = {"outer_steps": steps, "gradient_evaluations": evaluations, "skipped": int(learner.tasks_skipped)}
     stage.metrics({**counts, **final})
+
+
+def announce(stage: Stage, learner: MetaLearner, task: Episode, held_out: int) -> None:
+    """Says what this training will take, and what may go wrong."""
+    device = chosen_device(stage.params)
+    learner.to(device)
+    expected = plan(
+        learner.algorithm, loss_function(learner.model), learner.meta_parameters, task.to(device),
+        learner.settings, learner.total_steps, stage.params.devices, held_out,
+    )  # fmt: skip
+    print(f"plan: {expected.sentence()}", flush=True)
+    for warning in expected.warnings():
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
+    stage.track.log_metrics({"planned_seconds": expected.seconds, "planned_bytes": expected.memory_bytes})
 
 
 if __name__ == "__main__":

@@ -137,6 +137,26 @@ def plan(
     return Plan(outer_steps, settings.meta_batch, evaluations, seconds, processes * memory, available, held)
 
 
+def affordable_steps(algorithm: MetaAlgorithm, name: str, settings: MetaTrain, devices: int) -> int:
+    """Outer steps that the budget of gradient evaluations pays for.
+
+    Raises:
+        UserError: not even for one, or there are more processes than tasks for them.
+    """
+    steps = algorithm.outer_steps(settings)
+    if steps < 1 and not algorithm.untrained_start:
+        raise UserError(
+            f"meta_train.gradient_evaluations: {settings.gradient_evaluations} does not pay for one outer step of "
+            f"'{name}', which takes {algorithm.gradient_evaluations(1, settings.meta_batch)}"
+        )
+    if devices > settings.meta_batch:
+        raise UserError(
+            f"devices: {devices} processes cannot share meta_train.meta_batch {settings.meta_batch} tasks. Lower devices "
+            "or raise meta_train.meta_batch"
+        )
+    return steps
+
+
 def task_cost(
     algorithm: MetaAlgorithm,
     loss_fn: LossFn,
