@@ -151,8 +151,8 @@ def affordable_steps(algorithm: MetaAlgorithm, name: str, settings: MetaTrain, d
         )
     if devices > settings.meta_batch:
         raise UserError(
-            f"devices: {devices} processes cannot share meta_train.meta_batch {settings.meta_batch} tasks. Lower devices "
-            "or raise meta_train.meta_batch"
+            f"devices: {devices} processes cannot share meta_train.meta_batch {settings.meta_batch} tasks. Lower "
+            "devices or raise meta_train.meta_batch"
         )
     return steps
 
