@@ -31,7 +31,7 @@ class Learned:
 
     model: str
     loss_label: str
-    step: int
+    within: str
     costs: Costs
     representations: list[str]
     figures: Mapping[str, Figure]
@@ -84,6 +84,7 @@ class Learning:
         }
         steps = sorted(int(step) for step in self.curves["step"].unique())
         self.step = headline_step(tuple(steps), tuned)
+        self.within = f"{self.step} step{'' if self.step == 1 else 's'}"
         self.predictions = predictions(self.vectors, self.curves, self.shots, self.step, self.seed)
 
     def of(self, model: str) -> Learned:
@@ -94,7 +95,7 @@ class Learning:
         return Learned(
             model,
             self.labels[model],
-            self.step,
+            self.within,
             costs(model, self.algorithms, self.curves, self.metrics, self.records, self.shots, self.seed),
             [one.representation.label for one in vectors],
             self.figures(model),
@@ -108,7 +109,7 @@ class Learning:
         all_models = gains(self.curves, self.shots, self.step)
         gained = {algorithm: all_models[model, algorithm] for algorithm in self.algorithms}
         best = max(gained, key=lambda algorithm: float(gained[algorithm].mean()))
-        colour = f"fall of the loss in {self.step} steps, {in_sentence(label(best))}"
+        colour = f"fall of the loss in {self.within}, {in_sentence(label(best))}"
         found = {"task_map": task_plots.task_map(self.vectors[model], gained[best], colour)}
         return found | {f"similarity_{one.name}": task_plots.similarity_matrix(one) for one in self.vectors[model]}
 

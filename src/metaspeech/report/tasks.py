@@ -71,6 +71,8 @@ def neighbours(vectors: TaskVectors) -> list[Neighbours]:
 
 
 def _correlation(row: Mapping[Hashable, Any]) -> Cell:
+    if row["rho"] != row["rho"]:
+        return Cell("–")
     interval = f"{number(row['low'], signed=True)} to {number(row['high'], signed=True)}"
     css = "" if not row["p_holm"] < LEVEL else "ahead"
     return Cell(number(row["rho"], signed=True), (interval, p_value(row["p_holm"])), css)
