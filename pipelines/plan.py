@@ -25,7 +25,7 @@ from metaspeech.models.base import loss_function, parameters_of
 from metaspeech.registry import ALGORITHMS, resolve
 from metaspeech.training.checkpoint import build_model
 from metaspeech.training.compute import chosen_device, set_up_torch
-from metaspeech.training.planner import Plan, duration, plan, size
+from metaspeech.training.planner import Plan, affordable_steps, duration, plan, size
 from pipelines._episodes import EPISODES
 
 DRAWN = 15  # tasks, of which the one of median length is measured
@@ -36,7 +36,7 @@ def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), epis
     """A table with a line for each model and algorithm, then totals and warnings.
 
     Raises:
-        UserError: there are no tasks yet, or a task cannot be measured.
+        UserError: there are no tasks yet, a task cannot be measured, or params.yaml does not pay for an outer step.
     """
     if not (prepared.is_dir() and (episodes / "train.parquet").is_file() and (episodes / "val.parquet").is_file()):
         raise UserError(f"{prepared}, {episodes}: no tasks to measure yet. Run: dvc repro episodes")
@@ -56,7 +56,7 @@ def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), epis
         for algorithm_name in own.algorithms:
             algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(own)
             with torch.autocast(device.type, torch.bfloat16, enabled=own.precision == "bfloat16"):
-                made = _plan(algorithm, model, task.to(device), own, held_out)
+                made = _plan(algorithm, algorithm_name, model, task.to(device), own, held_out)
             plans.append(made)
             figures = (made.outer_steps, made.gradient_evaluations, duration(made.seconds), size(made.memory_bytes))
             lines.append(COLUMNS.format(name, algorithm_name, *figures))
@@ -74,7 +74,7 @@ def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), epis
     return lines + [f"warning: {', '.join(whose)}: {warning}" for warning, whose in warnings.items()]
 
 
-def _plan(algorithm: MetaAlgorithm, model: Any, task: Episode, params: config.Params, held_out: int) -> Plan:
+def _plan(algorithm: MetaAlgorithm, name: str, model: Any, task: Episode, params: config.Params, held_out: int) -> Plan:
     """Vectors of tasks and neighbours, which a later stage finds, are stood in for: they cost the same."""
     if isinstance(algorithm, Conditioned):
         task = replace(task, representation=torch.zeros(algorithm.width, device=task.support.mels.device))
@@ -82,7 +82,7 @@ def _plan(algorithm: MetaAlgorithm, model: Any, task: Episode, params: config.Pa
         task = replace(task, neighbour=task.support)
     settings, loss_fn, start = params.meta_train, loss_function(model), parameters_of(model)
     start |= algorithm.learned(loss_fn, start)
-    steps = algorithm.outer_steps(settings)
+    steps = affordable_steps(algorithm, name, settings, params.devices)
     return plan(algorithm, loss_fn, start, task, settings, steps, params.devices, held_out)
 
 

@@ -14,7 +14,7 @@ from metaspeech.errors import UserError
 from metaspeech.meta.base import OuterStep
 from metaspeech.training import planner
 from metaspeech.training.memory import LiveTensors, limits_left
-from metaspeech.training.planner import Plan, duration, measured, plan, size, task_cost, with_steps
+from metaspeech.training.planner import Plan, duration, gradient_bytes, on_line, plan, size, task_cost, with_steps
 from pipelines.plan import plan_all
 
 SETTINGS = MetaTrain(gradient_evaluations=64, meta_batch=2)
@@ -24,7 +24,7 @@ PLENTY = 10**15
 @pytest.fixture
 def fixed_clock(monkeypatch):
     """Whatever would be timed takes a second and is not run."""
-    monkeypatch.setattr(planner, "_seconds", lambda work, device, clock: 1.0)
+    monkeypatch.setattr(planner, "_seconds", lambda work, device, clock=None: 1.0)
 
 
 quick = pytest.mark.usefixtures("fixed_clock")
@@ -38,7 +38,7 @@ def planned(kind, name="tacotron", settings=SETTINGS, devices=1, available=PLENT
 
 def memory(kind, name, **inner):
     """Bytes, counted at the algorithm's own number of steps."""
-    return measured(*problem(kind, name, rate=0.1, **inner), episode(1)).memory_bytes
+    return gradient_bytes(*problem(kind, name, rate=0.1, **inner), episode(1))
 
 
 @quick
@@ -74,7 +74,7 @@ def test_memory_of_other_algorithms_is_linear_too(kind, name):
     algorithm, loss_fn, start = problem(kind, name, rate=0.1, steps=5)
     at = OuterStep(30, 100)  # of MAML++: second order, all losses
     predicted = task_cost(algorithm, loss_fn, start, episode(1), at).memory_bytes
-    assert predicted == pytest.approx(measured(algorithm, loss_fn, start, episode(1), at).memory_bytes, rel=0.02)
+    assert predicted == pytest.approx(gradient_bytes(algorithm, loss_fn, start, episode(1), at), rel=0.02)
 
 
 @quick
@@ -107,12 +107,14 @@ def test_processes_share_the_time_and_not_the_memory():
     assert two.memory_bytes == 2 * one.memory_bytes
 
 
-def test_time_follows_the_line(monkeypatch):
-    costs = {2: planner.Cost(3.0, 10), 3: planner.Cost(4.0, 12)}
-    monkeypatch.setattr(planner, "measured", lambda algorithm, *_: costs[algorithm.inner.steps])
+def test_costs_follow_the_line(monkeypatch):
+    monkeypatch.setattr(planner, "gradient_seconds", lambda algorithm, *_: 1.0 + algorithm.inner.steps)
+    monkeypatch.setattr(planner, "gradient_bytes", lambda algorithm, *_: 5 * algorithm.inner.steps)
     algorithm, loss_fn, start = problem("maml", "tacotron")
-    for steps, expected in [(2, costs[2]), (3, costs[3]), (5, planner.Cost(6.0, 16))]:
-        assert task_cost(with_steps(algorithm, steps), loss_fn, start, episode(1)) == expected
+    for steps in (1, 2, 3, 5, 50):
+        cost = task_cost(with_steps(algorithm, steps), loss_fn, start, episode(1))
+        assert cost == planner.Cost(1.0 + steps, 5 * steps)
+    assert on_line({1: 2.0, 3: 1.9}, 9) == 1.9
 
 
 @quick

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from math import ceil
 from time import perf_counter
 from typing import TypeVar
@@ -20,7 +21,9 @@ from metaspeech.models.base import LossFn
 from metaspeech.training.adaptation import adaptation_curve
 from metaspeech.training.memory import available_bytes, peak_bytes
 
-PROBES = (2, 3)  # inner steps; a single one holds fewer copies of the parameters than any further one
+MOST = 3  # inner steps up to which the training's own number is measured
+TIMED = (1, 3)  # else these; apart by an even number, since Reptile's steps go over support and query by turns
+COUNTED = (3, 4)  # with fewer, not all copies of the parameters that a loop may hold are there
 KEPT = 3  # of the parameters' size, from one outer step to the next: the gradient and Adam's two moments
 HELD = {"cpu": 3.5, "cuda": 1.0}  # what a process may hold for a byte of tensors (benchmarks/cost_law.py)
 LESS = (
@@ -31,6 +34,7 @@ DAY = 86400.0
 ONLY = OuterStep()  # the moment for algorithms that are the same throughout
 
 Algorithm = TypeVar("Algorithm", bound=MetaAlgorithm)
+Figure = TypeVar("Figure", int, float)
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ def plan(
     Raises:
         UserError: the task's loss is not finite, or a GPU has not the memory for the measurement itself.
     """
-    device = next(iter(meta_parameters.values())).device
+    device = _device(meta_parameters)
     available = available_bytes(device) if available is None else available
     held = HELD.get(device.type, 1.0)
     if not outer_steps:
@@ -158,51 +162,46 @@ def affordable_steps(algorithm: MetaAlgorithm, name: str, settings: MetaTrain, d
 
 
 def task_cost(
-    algorithm: MetaAlgorithm,
-    loss_fn: LossFn,
-    params: Mapping[str, Tensor],
-    episode: Episode,
-    at: OuterStep = ONLY,
-    clock: Callable[[], float] = perf_counter,
+    algorithm: MetaAlgorithm, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode, at: OuterStep = ONLY
 ) -> Cost:
     """Of one task's outer gradient at moment ``at``: measured where there are few inner steps, else on the line through
     the costs at two numbers of steps. Raises like :func:`plan`."""
     steps = algorithm.inner.steps
     without_loop = algorithm.evaluations(at) == with_steps(algorithm, steps + 1).evaluations(at)
-    probes = (steps,) if steps <= PROBES[-1] or without_loop else PROBES
-    costs = [measured(with_steps(algorithm, number), loss_fn, params, episode, at, clock) for number in probes]
-    return costs[0] if len(costs) == 1 else extrapolated(costs[0], costs[1], steps)
+    counted, timed = (COUNTED, TIMED) if steps > MOST and not without_loop else ((steps,), (steps,))
+
+    def each(measure: Callable[..., float], probes: Sequence[int]) -> dict[int, float]:
+        return {number: measure(with_steps(algorithm, number), loss_fn, params, episode, at) for number in probes}
+
+    memory = each(gradient_bytes, counted)  # before time is measured, since the first of all gradients is slow
+    return Cost(on_line(each(gradient_seconds, timed), steps), round(on_line(memory, steps)))
 
 
-def extrapolated(few: Cost, more: Cost, steps: int) -> Cost:
-    """The cost at a number of inner steps, from those at PROBES."""
-    ahead = (steps - PROBES[1]) / (PROBES[1] - PROBES[0])
-    seconds = more.seconds + ahead * max(0.0, more.seconds - few.seconds)
-    return Cost(seconds, more.memory_bytes + round(ahead * max(0, more.memory_bytes - few.memory_bytes)))
+def on_line(values: Mapping[int, float], steps: int) -> float:
+    """What the line through one or two values, by inner steps, has at ``steps``. It never falls."""
+    (few, low), (more, high) = min(values.items()), max(values.items())
+    return high + (steps - more) * max(0.0, high - low) / max(1, more - few)
 
 
-def measured(
+def gradient_bytes(
+    algorithm: MetaAlgorithm, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode, at: OuterStep = ONLY
+) -> int:
+    """Of the tensors of a task's outer gradient, at the highest. Raises like :func:`plan`."""
+    return _undisturbed(_gradient(algorithm, loss_fn, params, episode, at), peak_bytes, _device(params))
+
+
+def gradient_seconds(
     algorithm: MetaAlgorithm,
     loss_fn: LossFn,
     params: Mapping[str, Tensor],
     episode: Episode,
     at: OuterStep = ONLY,
     clock: Callable[[], float] = perf_counter,
-) -> Cost:
-    """The cost of a task's outer gradient with the algorithm's own number of steps. Raises like :func:`plan`."""
-    device = next(iter(params.values())).device
-
-    def gradient() -> None:
-        _, metrics = algorithm.outer_gradient(loss_fn, params, [episode], at)
-        if not metrics["tasks"]:
-            raise UserError(f"task of {episode.speaker}: its loss is not finite, so its cost cannot be measured")
-
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        try:
-            memory = peak_bytes(gradient, device)  # first, since the first of all gradients is slow
-            return Cost(_seconds(gradient, device, clock), memory)
-        except torch.OutOfMemoryError:
-            raise UserError(f"not enough memory for {algorithm.inner.steps} inner steps on one task: {LESS}") from None
+) -> float:
+    """That a task's outer gradient takes. Raises like :func:`plan`."""
+    return _undisturbed(
+        _gradient(algorithm, loss_fn, params, episode, at), partial(_seconds, clock=clock), _device(params)
+    )
 
 
 def with_steps(algorithm: Algorithm, steps: int) -> Algorithm:
@@ -239,15 +238,35 @@ def _moments(algorithm: MetaAlgorithm, outer_steps: int) -> list[tuple[OuterStep
 
 def _validation(algorithm: MetaAlgorithm, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode) -> float:
     """Seconds that a held-out task takes."""
-    device = next(iter(params.values())).device
     steps, rate = [0, algorithm.inner.steps], algorithm.inner.rate
+    return _undisturbed(
+        lambda: list(adaptation_curve(loss_fn, algorithm, params, episode, steps, rate)), _seconds, _device(params)
+    )
+
+
+def _gradient(
+    algorithm: MetaAlgorithm, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode, at: OuterStep
+) -> Callable[[], None]:
+    def work() -> None:
+        _, metrics = algorithm.outer_gradient(loss_fn, params, [episode], at)
+        if not metrics["tasks"]:
+            raise UserError(f"task of {episode.speaker}: its loss is not finite, so its cost cannot be measured")
+
+    return work
+
+
+def _undisturbed(
+    work: Callable[[], object], measure: Callable[[Callable[[], object], torch.device], Figure], device: torch.device
+) -> Figure:
+    """A measure of ``work``, after which torch draws the numbers that it would have drawn before."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        return _seconds(
-            lambda: list(adaptation_curve(loss_fn, algorithm, params, episode, steps, rate)), device, perf_counter
-        )
+        try:
+            return measure(work, device)
+        except torch.OutOfMemoryError:
+            raise UserError(f"not enough memory to measure one task: {LESS}") from None
 
 
-def _seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float]) -> float:
+def _seconds(work: Callable[[], object], device: torch.device, clock: Callable[[], float] = perf_counter) -> float:
     """The less of two: whatever else the machine does only adds."""
     times = []
     for _ in range(2):
@@ -257,3 +276,7 @@ def _seconds(work: Callable[[], object], device: torch.device, clock: Callable[[
             torch.cuda.synchronize(device)
         times.append(clock() - began)
     return min(times)
+
+
+def _device(params: Mapping[str, Tensor]) -> torch.device:
+    return next(iter(params.values())).device
