@@ -89,7 +89,6 @@ class Stage:
 def run_stage(name: str, body: Callable[[Stage], None], arguments: list[str] | None = None) -> None:
     """Runs ``body`` and leaves the process: status 0, or 2 with one message for what the user can put right."""
     item = tuple(sys.argv[1:] if arguments is None else arguments)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning OpenMP threads of parallel stages starve each other
     try:
         _run(name, item, body)
     except UserError as error:

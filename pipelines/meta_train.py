@@ -48,7 +48,7 @@ def meta_train(stage: Stage) -> None:
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
     trainer = make_trainer(
-        params, module.epochs, stage.track.log_metrics, partial, params.devices,
+        params, module.epochs, stage.track.log_metrics, partial, params.devices if steps else 1,
         check_val_every_n_epoch=every, log_every_n_steps=1,
     )  # fmt: skip
     if steps:

@@ -209,7 +209,8 @@ def test_the_page_has_a_part_for_each_system(page):
     assert all(address.startswith(("data:", "#")) for address in parser.addresses)
     curves = paired = 3 + 4 + 4  # of the chain, the acoustic model, the vocoder
     panels = 3 + 1  # spectrograms of each, alignments of the acoustic model
-    assert parser.counts["svg"] == 1 + curves + paired + panels
+    tasks = 2 * (1 + 3)  # a map for each model, a matrix for each representation
+    assert parser.counts["svg"] == 1 + curves + paired + panels + tasks
     assert parser.counts["audio"] == 2 * (2 + 2 * (3 + 2 + 2))
     for text in (
         "From text to sound: tacotron, then wavenet",
