@@ -55,7 +55,7 @@ def project(tmp_path_factory) -> Path:
     command(target, "pipelines.profile", "apply", "smoke")
     done = repro(target)
     assert {name.split("@")[0] for name in stages_run(done.stdout)} == {
-        "corpus", "prepare", "episodes", "pretrain", "meta_train", "adapt", "evaluate", "report",
+        "corpus", "prepare", "episodes", "pretrain", "represent", "meta_train", "adapt", "evaluate", "report",
     }  # fmt: skip
     return target
 
@@ -97,7 +97,7 @@ def test_mlflow_has_one_parent_and_a_child_for_each_stage(project):
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     assert len(parents) == 1
     assert {run.data.tags["DVC_STAGE"].split("@")[0] for run in children} >= {
-        "corpus", "prepare", "episodes", "pretrain", "meta_train", "adapt", "evaluate", "report",
+        "corpus", "prepare", "episodes", "pretrain", "represent", "meta_train", "adapt", "evaluate", "report",
     }  # fmt: skip
 
 
