@@ -1,13 +1,14 @@
 """Whether the forecast of cost holds: ``python -m benchmarks.cost_law [--rounds 3] [--out docs/images/cost_law.png]``.
 
 The small Tacotron with the batches of benchmarks.outer_step. Outer gradients with several numbers of inner steps, and
-of several tasks, are measured and held against what metaspeech.training.planner says from the cost of one task with at
-most three inner steps. Prints a table, then one JSON line, and draws one figure.
+of several tasks, are measured and held against what metaspeech.training.planner says from the cost of one task with one
+to four inner steps. Prints a table, then one JSON line, and draws one figure.
 
 Time is processor time in units of U (forward and backward over support and query once), the median over rounds. Memory
-is that of tensors, counted, and beside it what the process grows by (VmHWM, Linux), which is more: the C library keeps
-much of what is freed. It is measured in a process of its own that has taken one gradient of a toy task before. The
-table's error is relative and only over what was predicted, not measured: more than three inner steps, or several tasks.
+is that of tensors, counted, and beside it what the process grows by beyond its highest before (VmHWM, Linux), which is
+more where the C library keeps what is freed, and less where memory that was freed before is used again. It is measured
+in a process of its own that has taken one gradient of a toy task before. Errors are relative and only of what was
+predicted from other measurements: more than three inner steps, or several tasks.
 """
 
 from __future__ import annotations
@@ -210,9 +211,9 @@ def draw(figures: Figures) -> Figure:
     grey: Mapping[str, Any] = {"color": MUTED, "markersize": 6}
     legend += [
         Line2D([], [], **grey, marker="o", linestyle="", label="measured (memory: of tensors)"),
-        Line2D([], [], **grey, linewidth=1.6, label="predicted from one task, N up to 3"),
+        Line2D([], [], **grey, linewidth=1.6, label="predicted from one task, N up to 4"),
         Line2D([], [], **grey, linewidth=1.1, linestyle=(0, (1, 2.2)), label="counted operations (time)"),
-        Line2D([], [], **grey, marker="o", linestyle="", markerfacecolor="none", label="whole process (memory)"),
+        Line2D([], [], **grey, marker="o", linestyle="", markerfacecolor="none", label="growth of the process (memory)"),
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
     return figure
