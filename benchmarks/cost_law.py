@@ -213,7 +213,7 @@ def draw(figures: Figures) -> Figure:
         Line2D([], [], **grey, marker="o", linestyle="", label="measured (memory: of tensors)"),
         Line2D([], [], **grey, linewidth=1.6, label="predicted from one task, N up to 4"),
         Line2D([], [], **grey, linewidth=1.1, linestyle=(0, (1, 2.2)), label="counted operations (time)"),
-        Line2D([], [], **grey, marker="o", linestyle="", markerfacecolor="none", label="growth of the process (memory)"),
+        Line2D([], [], **grey, marker="o", linestyle="", markerfacecolor="none", label="process growth (memory)"),
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
     return figure

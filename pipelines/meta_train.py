@@ -44,7 +44,9 @@ def meta_train(stage: Stage) -> None:
     made_from = [file_digest(path) for path in (start / "model.safetensors", files.pool, files.vectors)]
     own = getattr(params.per_algorithm, algorithm_name)
     sections = [asdict(section) for section in (settings, params.inner, own)]
-    configuration = fingerprint(algorithm_name, sections, params.represent.use, params.seed, made_from)
+    configuration = fingerprint(
+        algorithm_name, sections, params.represent.use, params.precision, params.seed, made_from
+    )
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
     trainer = make_trainer(

@@ -44,7 +44,9 @@ def pretrain(stage: Stage) -> None:
     module = StepModule(batches, settings.steps, settings.checkpoint_every, held_out)
     made_from = [file_digest(Path("data/prepared/store.json")), file_digest(EPISODES / "train.parquet")]
     made_from += [start.card["sha256"]] if start else []
-    configuration = fingerprint(asdict(settings), asdict(getattr(params, name)), params.seed, made_from)
+    configuration = fingerprint(
+        asdict(settings), asdict(getattr(params, name)), params.precision, params.seed, made_from
+    )
     partial = folder / f"partial-{configuration}"
     trainer = make_trainer(
         params, module.epochs, stage.track.log_metrics, partial, gradient_clip_val=settings.clip or None
