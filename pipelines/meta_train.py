@@ -7,6 +7,7 @@ from pathlib import Path
 from metaspeech.data.batch import Episode
 from metaspeech.data.episodes import read_episodes
 from metaspeech.data.module import StepModule
+from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.models.base import loss_function
 from metaspeech.registry import ALGORITHMS, resolve
@@ -73,12 +74,19 @@ def meta_train(stage: Stage) -> None:
 
 def announce(stage: Stage, learner: MetaLearner, task: Episode, held_out: int) -> None:
     """Says what this training will take, and what may go wrong."""
-    device = chosen_device(stage.params)
+    device, devices = chosen_device(stage.params), stage.params.devices
+    if device.type == "cuda" and devices > 1:
+        return  # CUDA must not have been used before training forks
     learner.to(device)
-    expected = plan(
-        learner.algorithm, loss_function(learner.model), learner.meta_parameters, task.to(device),
-        learner.settings, learner.total_steps, stage.params.devices, held_out,
-    )  # fmt: skip
+    loss_fn, task = loss_function(learner.model), task.to(device)
+    try:
+        expected = plan(
+            learner.algorithm, loss_fn, learner.meta_parameters, task,
+            learner.settings, learner.total_steps, devices, held_out,
+        )  # fmt: skip
+    except UserError as error:  # training may go on: it leaves such tasks out
+        print(f"plan: {error}", flush=True)
+        return
     print(f"plan: {expected.sentence()}", flush=True)
     for warning in expected.warnings():
         print(f"warning: {warning}", file=sys.stderr, flush=True)
