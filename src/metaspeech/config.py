@@ -114,7 +114,7 @@ class Represent:
 
     representations: list[str] = ranged(["speaker_embedding", "task2vec", "inner_gradient"])  # in the registry
     use: str = "speaker_embedding"  # the one that samplers, nearest and conditioned go by
-    utterances: int = ranged(5, 1)  # of a training speaker
+    utterances: int = ranged(3, 1)  # of a training speaker
     workers: int = ranged(0, 0)  # processes; 0: one a core
 
 
@@ -202,8 +202,8 @@ class Adapt:
     rates: list[float] = ranged([0.1, 0.2], 1e-6, 100)  # the best on the validation tasks is used
     tune_steps: int = ranged(5, 1)  # steps at which rates are compared
     horizon: int = ranged(20, 1)  # times inner.steps: so far a few tasks are followed, in case adaptation diverges
-    horizon_tasks: int = ranged(2, 0)  # how many
-    workers: int = ranged(0, 0)  # processes; 0: one a core
+    horizon_tasks: int = ranged(1, 0)  # how many
+    workers: int = ranged(1, 0)  # processes of one thread, which pay from four cores on; 0: one a core
 
 
 @dataclass
