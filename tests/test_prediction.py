@@ -62,6 +62,12 @@ def test_the_interval_covers_and_the_test_has_its_size():
     assert np.mean(rejected) <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 200)
 
 
+def test_a_perfect_ranking_of_few_speakers_is_not_certain():
+    found = rank_correlation([1, 2, 3, 4], [1, 2, 3, 4])
+    assert (found.rho, found.high) == (pytest.approx(1), pytest.approx(1))
+    assert found.low < 0
+
+
 def test_too_few_speakers_have_no_correlation():
     found = rank_correlation([1, 2, 3, np.nan, 5], [1, 2, np.inf, 4, 5])
     assert (found.speakers, math.isnan(found.rho), math.isnan(found.p)) == (3, True, True)

@@ -34,8 +34,9 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Correlatio
     """Over speakers: one pair of numbers each; speakers without either are left out.
 
     The interval is Fisher's with the variance of Bonett and Wright ("Sample size requirements for estimating Pearson,
-    Kendall and Spearman correlations", Psychometrika 65(1), 2000): (1 + rho^2 / 2) / (n - 3). p is by permutation. NaN
-    where fewer than four speakers remain, or all have the same number.
+    Kendall and Spearman correlations", Psychometrika 65(1), 2000): (1 + rho^2 / 2) / (n - 3); that of a perfect ranking,
+    which would have no width, is the interval of the nearest imperfect one. p is by permutation. NaN where fewer than
+    four speakers remain, or all have the same number.
     """
     pairs = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
@@ -44,13 +45,14 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Correlatio
     if count < 4 or not (ranks.std(axis=0) > 0).all():
         return Correlation(math.nan, math.nan, math.nan, math.nan, count)
     rho = float(np.corrcoef(ranks.T)[0, 1])
-    z = math.atanh(min(max(rho, -1 + 1e-12), 1 - 1e-12))
+    imperfect = 1 - 12 / (count * (count**2 - 1))  # of ranks of which two neighbours are exchanged
+    z = math.atanh(min(max(rho, -imperfect), imperfect))
     half = float(stats.norm.ppf(0.975)) * math.sqrt((1 + rho**2 / 2) / (count - 3))
     centred = ranks - ranks.mean(axis=0)
     permuted = np.random.default_rng(seed).permuted(np.tile(centred[:, 1], (PERMUTATIONS, 1)), axis=1)
     as_far = np.abs(permuted @ centred[:, 0]) >= abs(centred[:, 0] @ centred[:, 1]) - 1e-9
     p = float((1 + as_far.sum()) / (1 + PERMUTATIONS))
-    return Correlation(rho, math.tanh(z - half), math.tanh(z + half), p, count)
+    return Correlation(rho, min(rho, math.tanh(z - half)), max(rho, math.tanh(z + half)), p, count)
 
 
 def gains(curves: pd.DataFrame, shots: int, step: int) -> pd.DataFrame:
