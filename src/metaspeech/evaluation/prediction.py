@@ -34,9 +34,9 @@ def rank_correlation(x: ArrayLike, y: ArrayLike, *, seed: int = 0) -> Correlatio
     """Over speakers: one pair of numbers each; speakers without either are left out.
 
     The interval is Fisher's with the variance of Bonett and Wright ("Sample size requirements for estimating Pearson,
-    Kendall and Spearman correlations", Psychometrika 65(1), 2000): (1 + rho^2 / 2) / (n - 3); that of a perfect ranking,
-    which would have no width, is the interval of the nearest imperfect one. p is by permutation. NaN where fewer than
-    four speakers remain, or all have the same number.
+    Kendall and Spearman correlations", Psychometrika 65(1), 2000): (1 + rho^2 / 2) / (n - 3). A perfect ranking, whose
+    interval would have no width, has that of the nearest imperfect one. p is by permutation. NaN where fewer than four
+    speakers remain, or all have the same number.
     """
     pairs = np.column_stack([np.asarray(x, dtype=float), np.asarray(y, dtype=float)])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
