@@ -26,14 +26,14 @@ from time import thread_time
 from typing import Any
 
 import torch
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import ScalarFormatter
 
 from benchmarks import outer_step
 from benchmarks.outer_step import INNER, outer, problem, timed, unit
-from metaspeech.evaluation.style import INK, MUTED, PALETTE, RULE, colours, label, markers
+from metaspeech.evaluation.plots import bare
+from metaspeech.evaluation.style import INK, MUTED, PALETTE, colours, label, markers
 from metaspeech.training.memory import LiveTensors
 from metaspeech.training.planner import COUNTED, MOST, TIMED, gradient_bytes, gradient_seconds, on_line
 
@@ -144,9 +144,9 @@ def peak(point: Point) -> tuple[float, float]:
     small = type(small)("toy", _first(small.support), _first(small.query), 0)
     toy[0].outer_gradient(toy[1], toy[2], [small])
     step = outer(**values(case), steps=steps, tasks=tasks)
-    before = outer_step._highest()
+    before = outer_step.highest()
     step()
-    grown = outer_step._highest() - before
+    grown = outer_step.highest() - before
     live = LiveTensors()
     with live:
         step()
@@ -193,7 +193,8 @@ def draw(figures: Figures) -> Figure:
             bottom.plot(x, [figures.tensors[point] for point in points], **dots)
             bottom.plot(x, [figures.process[point] for point in points], **dots | {"markerfacecolor": "none"})
         for axes in (top, bottom):
-            _dress(axes, [point[place] for point in points_of("maml")])
+            bare(axes)
+            axes.set_xticks([point[place] for point in points_of("maml")])
         bottom.set_yscale("log", base=2)
         bottom.yaxis.set_major_formatter(ScalarFormatter())
         bottom.set_xlabel(name)
@@ -217,19 +218,6 @@ def draw(figures: Figures) -> Figure:
     ]
     figure.legend(handles=legend, loc="outside lower center", ncols=5, frameon=False, fontsize=9, labelcolor=INK)
     return figure
-
-
-def _dress(axes: Axes, ticks: list[int]) -> None:
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set_color(MUTED)
-    axes.grid(axis="y", color=RULE, linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.set_xticks(ticks)
-    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=9)
-    axes.xaxis.label.set(color=INK, fontsize=10)
-    axes.yaxis.label.set(color=INK, fontsize=10)
 
 
 def table(figures: Figures) -> str:

@@ -15,7 +15,6 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from statistics import median
 from time import thread_time
 from typing import Any
@@ -32,6 +31,7 @@ from metaspeech.models.layers import length_mask
 from metaspeech.models.tacotron.decoder import Decoder
 from metaspeech.models.tacotron.model import TacotronModel
 from metaspeech.registry import ALGORITHMS, resolve
+from metaspeech.tracking.run import peak_memory
 
 FEATURES = FeatureSpec(symbols=40, n_mels=80, hop=256, sample_rate=16000)
 UTTERANCES, CHARACTERS, FRAMES, INNER, RATE = 5, 18, 72, 3, 0.1
@@ -184,15 +184,16 @@ def peak(kind: str, tasks: int, recompute: bool) -> float:
 
 def grown(kind: str, tasks: int, recompute: bool) -> float:
     step = outer(kind, tasks, recompute=recompute)
-    before = _highest()
+    before = highest()
     step()
-    return _highest() - before
+    return highest() - before
 
 
-def _highest() -> float:
-    """MiB, the most this process has held (Linux). The figure of getrusage begins with the parent's."""
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+def highest() -> float:
+    """MiB, the most this process has held (Linux)."""
+    held = peak_memory()
+    assert held is not None, "the system does not say what a process has held"
+    return held
 
 
 def main() -> None:

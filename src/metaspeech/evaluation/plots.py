@@ -114,7 +114,7 @@ def breakdown_plot(breakdown: Breakdown, labels: Mapping[str, str], algorithms: 
     figure.patch.set_alpha(0)
     grid = figure.subplots(1, len(labels), squeeze=False, sharey=True)[0]
     for axes, (metric, name) in zip(grid, labels.items(), strict=True):
-        _bare(axes)
+        bare(axes)
         for line, place in enumerate(breakdown.places):
             found = breakdown.measured(place, metric)
             for index, (algorithm, (mean, low, high)) in enumerate(found.items()):
@@ -190,7 +190,7 @@ def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[
     figure.patch.set_alpha(0)
     panels: list[Axes] = list(figure.subplots(1, columns, squeeze=False)[0])
     for axes in panels:
-        _bare(axes)
+        bare(axes)
     return figure, panels
 
 
@@ -199,8 +199,8 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _bare(axes: Axes) -> None:
-    """Two thin axes, a thin grid."""
+def bare(axes: Axes) -> None:
+    """Two thin axes, a thin grid: the style of all."""
     axes.patch.set_alpha(0)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
