@@ -24,7 +24,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ RESULTS = Path("results")
 RUNS = RESULTS / "runs"  # <stage>[/<item>].json: see metaspeech.tracking.record
 HEADLINE = [
     "seed",
+    "seeds",
     "models",
     "algorithms",
     "corpus.source",
@@ -57,8 +58,8 @@ class Stage:
     """What a stage is given."""
 
     name: str
-    item: tuple[str, ...]  # the arguments of a matrix stage, e.g. ("tacotron", "maml")
-    params: config.Params  # of a stage with a model in its matrix: with what per_model says of that model
+    item: tuple[str, ...]  # the arguments of a matrix stage, e.g. ("tacotron", "maml", "1")
+    params: config.Params  # of this item: what per_model says of its model, and its seed
     folder: Path  # results/<name>[/<item>], exists
     track: StageRun
 
@@ -113,7 +114,7 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
             name,
             "-".join(item),
             record=_record_path(name, item),
-            params={key: value for key, value in values.items() if _covered(key, keys)},
+            params={key: value for key, value in values.items() if _covered(key, keys)} | _seed(chosen),
             execution=current(Path.cwd(), values),
             headline={k: value for k, value in values.items() if value != defaults.get(k) or _covered(k, HEADLINE)},
             inputs=upstream(Path("dvc.lock"), deps),
@@ -121,7 +122,7 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
         ) as track,
     ):
         own = config.for_model(params, chosen["model"]) if "model" in chosen else params
-        body(Stage(name, item, own, folder, track))
+        body(Stage(name, item, replace(own, **_seed(chosen)), folder, track))
 
 
 @contextmanager
@@ -153,7 +154,7 @@ def _dvc_stages() -> dict[str, Any]:
 
 
 def _chosen(name: str, item: tuple[str, ...]) -> dict[str, str]:
-    """The item by the names that the stage's matrix has: ``{"model": "tacotron", "algorithm": "maml"}``."""
+    """The item by the names that the stage's matrix has: ``{"model": "tacotron", "algorithm": "maml", "seed": "1"}``."""
     return dict(zip(_dvc_stages().get(name, {}).get("matrix", {}), item, strict=False))
 
 
@@ -169,17 +170,22 @@ def _declared(name: str, chosen: Mapping[str, str]) -> tuple[list[str], list[str
     return [filled(key) for key in stage.get("params", [])], [filled(path) for path in stage.get("deps", [])]
 
 
+def _seed(chosen: Mapping[str, str]) -> dict[str, int]:
+    """The params that the item itself says."""
+    return {"seed": int(chosen["seed"])} if "seed" in chosen else {}
+
+
 def _record_path(name: str, item: tuple[str, ...]) -> Path:
     return (RUNS / name / "-".join(item) if item else RUNS / name).with_suffix(".json")
 
 
 def _record_paths(params: config.Params) -> list[Path]:
     """Of the stages that these params ask for: results/runs may hold more, of items asked for earlier."""
-    values = {"${models}": params.models, "${algorithms}": params.algorithms}
+    values = {"${models}": params.models, "${algorithms}": params.algorithms, "${seeds}": params.seeds}
     return [
         _record_path(name, item)
         for name, stage in _dvc_stages().items()
-        for item in itertools.product(*(values[source] for source in stage.get("matrix", {}).values()))
+        for item in itertools.product(*(map(str, values[source]) for source in stage.get("matrix", {}).values()))
     ]
 
 

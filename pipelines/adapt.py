@@ -15,10 +15,10 @@ from pipelines._stage import Stage, run_stage
 
 
 def adapt(stage: Stage) -> None:
-    params, (name, algorithm) = stage.params, stage.item
+    params, (name, algorithm, _) = stage.params, stage.item
     settings = params.adapt
     set_up_torch(params)
-    setting = Setting(params, algorithm, Path("models/meta_train") / f"{name}-{algorithm}", task_files(name))
+    setting = Setting(params, algorithm, Path("models/meta_train") / "-".join(stage.item), task_files(name))
     held_out, unseen = (read_episodes(EPISODES / f"{split}.parquet") for split in ("val", "test"))
     shots, steps = sorted(set(settings.shots)), tuple(sorted(set(settings.steps)))
     far = horizon_steps(steps, settings.horizon * params.inner.steps)
@@ -43,6 +43,7 @@ def adapt(stage: Stage) -> None:
     curves = curves.drop(columns="rate")
     curves.insert(0, "model", name)
     curves.insert(1, "algorithm", algorithm)
+    curves.insert(2, "seed", params.seed)
     regular = curves[curves["step"].isin(steps)]
     regular.to_parquet(stage.folder / "curves.parquet", index=False)
     followed = curves["episode_id"].isin([spec.episode_id for spec in unseen[: settings.horizon_tasks]])

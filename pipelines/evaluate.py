@@ -17,16 +17,17 @@ from pipelines._stage import Stage, run_stage
 
 def evaluate(stage: Stage) -> None:
     params, settings = stage.params, stage.params.evaluate
-    adapted = Path("results/adapt")
     voices = [
         bench.Voice(
             model=model,
             algorithm=algorithm,
-            checkpoint=Path("models/meta_train") / f"{model}-{algorithm}",
-            deltas=adapted / f"{model}-{algorithm}" / "deltas",
+            seed=seed,
+            checkpoint=Path("models/meta_train") / f"{model}-{algorithm}-{seed}",
+            adapted=Path("results/adapt") / f"{model}-{algorithm}-{seed}",
         )
         for model in params.models
         for algorithm in params.algorithms
+        for seed in params.seeds
     ]
     episodes = read_episodes(Path("data/episodes/test.parquet"))
     setup = bench.Bench(
@@ -43,13 +44,14 @@ def evaluate(stage: Stage) -> None:
     outcomes = list(tqdm(done, "judging", total=len(jobs), unit="episode", mininterval=1.0))
 
     utterances = pd.DataFrame([row for outcome in outcomes for row in outcome.rows])
-    curves = pd.concat([pd.read_parquet(adapted / f"{v.model}-{v.algorithm}" / "curves.parquet") for v in voices])
+    curves = pd.concat([pd.read_parquet(voice.adapted / "curves.parquet") for voice in voices])
     described = {
         "algorithms": params.algorithms,
         "shots": settings.shots,
         "queries": settings.queries,
         "vocoder_queries": min(settings.queries, settings.vocoder_queries),
         "seed": params.seed,
+        "seeds": params.seeds,
         "audible": sorted(setup.audible),
     }
     columns = bench.columns(settings.judges)

@@ -28,9 +28,9 @@ from pipelines._stage import Stage, run_stage
 
 
 def meta_train(stage: Stage) -> None:
-    params, (name, algorithm_name) = stage.params, stage.item
+    params, (name, algorithm_name, _) = stage.params, stage.item
     settings = params.meta_train
-    start, folder = Path("models/pretrain") / name, Path("models/meta_train") / f"{name}-{algorithm_name}"
+    start, folder = Path("models/pretrain") / name, Path("models/meta_train") / "-".join(stage.item)
     files = task_files(name)
     algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(params)
     episodes = files.episodes(params, algorithm.needs)

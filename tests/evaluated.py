@@ -106,7 +106,7 @@ def write_adapted(
     """What meta_train and adapt leave of one model and algorithm."""
     torch.manual_seed(seed)
     network = build_model(model, settings, store.features())
-    name = f"{model}-{algorithm}"
+    name = f"{model}-{algorithm}-1"
     save_model(project / "models/meta_train" / name, network, model, settings, store.features())
     base, rows = parameters_of(network), []
     folder = project / "results/adapt" / name / "deltas"
@@ -116,7 +116,7 @@ def write_adapted(
             step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()} for step in STEPS
         }
         deltas.write(folder / f"{episode.episode_id}-2.safetensors", base, adapted)
-        owner = {"model": model, "algorithm": algorithm, "episode_id": episode.episode_id}
+        owner = {"model": model, "algorithm": algorithm, "seed": 1, "episode_id": episode.episode_id}
         rows += [
             {**owner, "speaker": episode.speaker, "shots": 2, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
             for step in STEPS
@@ -140,9 +140,9 @@ def run_first(settings: Params, audio: Path) -> pd.DataFrame:
         episodes=tuple(read_episodes(Path("data/episodes/test.parquet"))),
         systems=tuple(bench.systems(classes, settings)),
         voices=tuple(
-            bench.Voice(name, "maml", models / f"{name}-maml", adapted / f"{name}-maml/deltas") for name in classes
+            bench.Voice(name, "maml", 1, models / f"{name}-maml-1", adapted / f"{name}-maml-1") for name in classes
         ),
         audible=frozenset(),
         audio=audio,
     )
-    return pd.DataFrame(bench.run(bench.Job(setup, setup.episodes[0], "maml")).rows)
+    return pd.DataFrame(bench.run(bench.Job(setup, setup.episodes[0], "maml", 1)).rows)

@@ -18,7 +18,11 @@ KEYS = {item.name for item in fields(config.Params)}
 NOT_OF_RESULTS = {"device", "devices", "threads", "tracking"}
 # Modules that carry values: when a value changes, DVC sees it in params
 CARRIERS = {"__init__.py", "config.py", "errors.py", "registry.py", "schema.py"}
-PERSISTENT = {"data/prepared", "models/pretrain/${item.model}", "models/meta_train/${item.model}-${item.algorithm}"}
+PERSISTENT = {
+    "data/prepared",
+    "models/pretrain/${item.model}",
+    "models/meta_train/${item.model}-${item.algorithm}-${item.seed}",
+}
 LIBRARY = ROOT / "src" / "metaspeech"
 
 

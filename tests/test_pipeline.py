@@ -18,7 +18,7 @@ from mlflow.tracking import MlflowClient
 from metaspeech.training.checkpoint import file_digest
 from tools import smoke
 
-META_TRAIN = "models/meta_train/tacotron-maml"
+META_TRAIN = "models/meta_train/tacotron-maml-1"
 
 
 def command(project: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -72,7 +72,7 @@ def test_every_step_and_algorithm_was_measured(project):
     measured = utterances[~utterances["algorithm"].isin(["real", "copy"])]
     assert set(measured["algorithm"]) == {"transfer", "maml"}
     assert set(measured["step"]) == {0, 1, 2}
-    curves = pd.read_parquet(project / "results/adapt/tacotron-maml/curves.parquet")
+    curves = pd.read_parquet(project / "results/adapt/tacotron-maml-1/curves.parquet")
     assert curves["loss"].notna().all()
     assert set(curves["step"]) == {0, 1, 2}
 
@@ -85,7 +85,7 @@ def test_a_second_run_does_nothing(project):
 
 def test_metrics_plots_and_params_are_dvcs(project):
     metrics = json.loads(command(project, "dvc", "metrics", "show", "--json").stdout)[""]["data"]
-    assert any("tacotron-maml" in path for path in metrics)
+    assert any("tacotron-maml-1" in path for path in metrics)
     command(project, "dvc", "plots", "show", "--json")
 
 
@@ -114,7 +114,7 @@ def test_killed_in_meta_train_it_ends_in_the_same_weights(project):
     longer = "meta_train.gradient_evaluations=240"
     set_param(project, longer)
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", "repro", "meta_train@tacotron-maml"],
+        [sys.executable, "-m", "dvc", "repro", "meta_train@tacotron-maml-1"],
         cwd=project,
         env=smoke.environment(),
         stdout=subprocess.DEVNULL,
@@ -130,11 +130,11 @@ def test_killed_in_meta_train_it_ends_in_the_same_weights(project):
     process.wait()
     partial = list((project / META_TRAIN).glob("partial-*/last.ckpt"))
     assert partial, "the checkpoint of the killed run is the one to resume from"
-    done = repro(project, "meta_train@tacotron-maml")
+    done = repro(project, "meta_train@tacotron-maml-1")
     assert "Resuming from" in done.stdout
     resumed = file_digest(project / META_TRAIN / "model.safetensors")
 
-    undisturbed = repro(project, "--force", "--single-item", "meta_train@tacotron-maml")
+    undisturbed = repro(project, "--force", "--single-item", "meta_train@tacotron-maml-1")
     assert "Resuming from" not in undisturbed.stdout
     assert file_digest(project / META_TRAIN / "model.safetensors") == resumed
 

@@ -148,16 +148,20 @@ def test_neighbours_of_each_task_are_named():
 
 def test_costs_say_what_was_paid_and_what_diverged():
     metrics = {
-        ("meta_train", "tacotron", "maml"): {"gradient_evaluations": 320, "outer_steps": 40},
-        ("adapt", "tacotron", "maml"): {
-            "horizon_step": 60, "horizon_loss": math.nan, "horizon_diverged": 1, "horizon_tasks": 2,
-        },
-    }  # fmt: skip
-    record = Record("meta_train", "tacotron-maml", "e", "FINISHED", "2026-01-01T00:00:00", 93.4, None, 512.3)
-    found = costs("tacotron", ["transfer", "maml"], curves(), metrics, [record], 5, 1)
-    assert (found.steps, found.horizon, found.horizon_tasks) == ([0, 5], 60, 2)
-    assert found.diverged == ["MAML on 1 of 2 tasks"]
-    assert [cell.text for cell in found.rows[1].cells] == ["3.05", "2.70", "–", "320", "40", "93 s", "512 MiB", "–"]
+        ("meta_train", "tacotron", "maml"): [{"gradient_evaluations": 320, "outer_steps": 40}] * 2,
+        ("adapt", "tacotron", "maml"): [
+            {"horizon_step": 60, "horizon_loss": math.nan, "horizon_diverged": 1, "horizon_tasks": 2},
+            {"horizon_step": 60, "horizon_loss": 2.0, "horizon_diverged": 0, "horizon_tasks": 2},
+        ],
+    }
+    records = [
+        Record("meta_train", f"tacotron-maml-{seed}", "e", "FINISHED", "2026-01-01T00:00:00", seconds, None, memory)
+        for seed, seconds, memory in ((1, 93.4, 512.3), (2, 95.4, 500.0), (3, 1000.0, 9000.0))
+    ]
+    found = costs("tacotron", ["transfer", "maml"], curves(), metrics, records, 5, [1, 2], 1)
+    assert (found.steps, found.horizon, found.horizon_tasks) == ([0, 5], 60, 4)
+    assert found.diverged == ["MAML on 1 of 4 tasks"]
+    assert [cell.text for cell in found.rows[1].cells] == ["3.05", "2.70", "–", "320", "40", "94 s", "512 MiB", "–"]
     assert found.rows[1].cells[2].notes == ("1 diverged",)
     assert len({len(row.cells) for row in found.rows}) == 1
 

@@ -100,12 +100,12 @@ def test_a_broken_profile_is_one_message(project):
 def test_a_broken_params_file_can_be_set_right_again(project):
     rate = config.Params().inner.rate
     text = (project / "params.yaml").read_text()
-    broken = text.replace("seed: 1", "seeds: 1").replace(f"  rate: {rate}", "  rate: fast")
+    broken = text.replace("data_seed: 1", "data_seeds: 1").replace(f"  rate: {rate}", "  rate: fast")
     assert broken.count("fast") == 1
     (project / "params.yaml").write_text(broken)
     status, output = apply("default")
     assert status == 0
-    assert "seeds: 1 -> (removed)" in output
+    assert "data_seeds: 1 -> (removed)" in output
     assert f"inner.rate: fast -> {rate}" in output
     assert config.load("params.yaml") == config.Params()
 

@@ -36,15 +36,17 @@ def project(tmp_path, monkeypatch) -> Path:
 def test_a_stage_gets_params_item_and_folder_and_leaves_metrics_and_a_record(project):
     def body(stage: Stage) -> None:
         assert stage.params.inner.rate == 0.1
-        assert stage.item == ("tacotron", "maml")
+        assert stage.item == ("tacotron", "maml", "3")
+        assert stage.params.seed == 3, "the item's own"
         assert stage.folder.is_dir()
         stage.metrics({"loss": 1.23456789, "tasks": 12, "lost": float("nan"), "by_step": {"0": 2 / 3, "1": None}})
 
-    run_stage("adapt", body, ["tacotron", "maml"])
-    metrics = json.loads((project / "results/adapt/tacotron-maml/metrics.json").read_text())
+    run_stage("adapt", body, ["tacotron", "maml", "3"])
+    metrics = json.loads((project / "results/adapt/tacotron-maml-3/metrics.json").read_text())
     assert metrics == {"loss": 1.23457, "tasks": 12, "lost": None, "by_step": {"0": 0.666667, "1": None}}
-    record = Record.read(project / "results/runs/adapt/tacotron-maml.json")
-    assert (record.name, record.status) == ("adapt@tacotron-maml", "FINISHED")
+    record = Record.read(project / "results/runs/adapt/tacotron-maml-3.json")
+    assert (record.name, record.status) == ("adapt@tacotron-maml-3", "FINISHED")
+    assert record.params["seed"] == 3
     assert record.metrics | {"loss": 1.23457, "by_step/0": 0.666667} == record.metrics
     assert {key.partition(".")[0] for key in record.params} == {
         "seed", "episodes", "tacotron", "represent", "inner", "meta_train", "adapt"
@@ -61,8 +63,8 @@ def test_a_stage_of_one_model_gets_what_that_model_does_differently(project):
         assert (stage.params.inner.rate, stage.params.meta_train.rate) == (0.05, 0.01)
         assert stage.params.inner.steps == config.Inner().steps
 
-    run_stage("adapt", body, ["tacotron", "maml"])
-    recorded = Record.read(project / "results/runs/adapt/tacotron-maml.json").params
+    run_stage("adapt", body, ["tacotron", "maml", "1"])
+    recorded = Record.read(project / "results/runs/adapt/tacotron-maml-1.json").params
     assert recorded["inner.rate"] == 0.1
     assert recorded["per_model.tacotron.inner.rate"] == 0.05
     assert not {"per_model.tacotron.meta_train.rate", "per_model.wavenet.inner.rate"} & set(recorded)
@@ -75,13 +77,14 @@ def test_a_stage_of_one_model_gets_what_that_model_does_differently(project):
 
 
 def test_the_records_to_mirror_are_those_that_the_params_ask_for(project):
-    params = config.from_mapping({"models": ["tacotron"], "algorithms": ["maml", "reptile"]})
+    params = config.from_mapping({"models": ["tacotron"], "algorithms": ["maml", "reptile"], "seeds": [1, 2]})
     paths = {path.as_posix() for path in _stage._record_paths(params)}
     assert "results/runs/corpus.json" in paths
     assert "results/runs/pretrain/tacotron.json" in paths
     assert {path for path in paths if "meta_train" in path} == {
-        "results/runs/meta_train/tacotron-maml.json",
-        "results/runs/meta_train/tacotron-reptile.json",
+        f"results/runs/meta_train/tacotron-{algorithm}-{seed}.json"
+        for algorithm in ("maml", "reptile")
+        for seed in (1, 2)
     }
 
 

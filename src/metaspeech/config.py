@@ -63,9 +63,15 @@ class Episodes:
     test_speakers: int = ranged(12, 1)
     text_split: str = ranged("phrases", choices=("phrases", "words", "none"))
     held_out_texts: str = ""  # a file of texts, one a line: val and test speakers keep only these, train speakers none
-    shots: int = ranged(5, 1)  # support utterances in training, and the most that adapt may use
+    shots: int = ranged(5, 1)  # support utterances in training
+    stored_shots: int = ranged(0, 0)  # of stored val and test tasks, the most that adapt may use; at least shots
     queries: int = ranged(5, 1)
     tasks_per_speaker: int = ranged(1, 1)  # stored val and test tasks
+
+    @property
+    def most_shots(self) -> int:
+        """Support utterances of a stored task."""
+        return max(self.shots, self.stored_shots)
 
 
 @dataclass
@@ -267,7 +273,8 @@ class Tracking:
 class Params:
     """The whole of params.yaml."""
 
-    seed: int = ranged(1, 0)  # of training and of draws
+    seed: int = ranged(1, 0)  # of pretraining, representations, resampling
+    seeds: list[int] = ranged([1], 0)  # of meta-training and adaptation: a run each
     data_seed: int = ranged(1, 0)  # of the generated corpus, of who and what is held out, of the stored tasks
     device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
     precision: str = ranged("float32", choices=("float32", "bfloat16"))  # of matrix products in training
@@ -371,8 +378,9 @@ def _check_combinations(params: Params, source: str) -> None:
     demand(prepare.fmin < prepare.fmax, f"prepare.fmin: {prepare.fmin} is not below prepare.fmax ({prepare.fmax})")
     demand(prepare.min_seconds < prepare.max_seconds, "prepare.min_seconds: must be below prepare.max_seconds")
     demand(
-        max(adapt.shots) <= params.episodes.shots,
-        f"adapt.shots: {max(adapt.shots)} exceeds episodes.shots ({params.episodes.shots})",
+        max(adapt.shots) <= params.episodes.most_shots,
+        f"adapt.shots: {max(adapt.shots)} exceeds episodes.shots ({params.episodes.shots}) and episodes.stored_shots "
+        f"({params.episodes.stored_shots})",
     )
     demand(evaluate.shots in adapt.shots, f"evaluate.shots: {evaluate.shots} is not in adapt.shots {adapt.shots}")
     demand(0 in adapt.steps, f"adapt.steps: {adapt.steps} must contain 0, the voice before adaptation")

@@ -66,7 +66,7 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int, held_out_t
     them by a draw from (seed, text) and left out of the others. With "words", besides, each val and test text has a
     word that no train text has. With "none" texts are shared.
 
-    A speaker with fewer usable texts (recordings with "none") than shots + queries is left out, and another takes
+    A speaker with fewer usable texts (recordings with "none") than a stored task has is left out, and another takes
     the place.
 
     Args:
@@ -81,7 +81,7 @@ def split_corpus(manifest: pd.DataFrame, config: Episodes, seed: int, held_out_t
     table = manifest.reset_index() if "utt_id" not in manifest else manifest
     rows = pd.DataFrame({name: table[name].astype(str) for name in ("utt_id", "speaker", "text")})
     rows = rows.assign(phrase=rows["text"].map(phrase)).sort_values("utt_id", ignore_index=True)
-    needed = config.shots + config.queries
+    needed = config.most_shots + config.queries
     dropped: dict[str, int] = {}
     counts = _usable(rows, config)
     while True:
@@ -111,7 +111,7 @@ def stored_episodes(splits: Splits, split: str, config: Episodes, seed: int) -> 
     for speaker, utterances in splits.pools[split].items():
         for task in range(config.tasks_per_speaker):
             ranked = _ranked(utterances, seed, split, speaker, task)
-            support, query = _draw(ranked, splits.texts, config.shots, config.queries)
+            support, query = _draw(ranked, splits.texts, config.most_shots, config.queries)
             episodes.append(EpisodeSpec(f"{quote(speaker, safe='')}-{task}", split, speaker, support, query))
     return episodes
 
@@ -223,7 +223,7 @@ def _check_speakers(candidates: Sequence[str], dropped: Mapping[str, int], confi
     if dropped:
         few = ", ".join(f"{speaker} ({count})" for speaker, count in sorted(dropped.items())[:5])
         message += (
-            f" {len(dropped)} were left out because they have fewer {unit} than episodes.shots {config.shots} + "
+            f" {len(dropped)} were left out because they have fewer {unit} than {_shots(config)} + "
             f"episodes.queries {config.queries}: {few}{', ...' if len(dropped) > 5 else ''}."
         )
         advice = "Lower shots, queries or the numbers of speakers"
@@ -232,6 +232,11 @@ def _check_speakers(candidates: Sequence[str], dropped: Mapping[str, int], confi
     else:
         advice = "Lower the numbers of speakers, or add speakers to the corpus"
     raise UserError(f"{message} {advice}.")
+
+
+def _shots(config: Episodes) -> str:
+    name = "shots" if config.most_shots == config.shots else "stored_shots"
+    return f"episodes.{name} {config.most_shots}"
 
 
 def _ranked(names: Iterable[str], *key: object) -> list[str]:

@@ -44,6 +44,7 @@ class Job:
     bench: Bench
     episode: EpisodeSpec
     algorithm: str | None
+    seed: int  # of the algorithm's training
 
 
 @dataclass(frozen=True)
@@ -83,16 +84,17 @@ def systems(models: Mapping[str, Any], params: Params) -> list[System]:
 
 def jobs(bench: Bench) -> Iterator[Job]:
     """References first, then algorithm by algorithm, so that a process loads few models."""
-    for algorithm in (None, *bench.params.algorithms):
+    trained = [(algorithm, seed) for seed in bench.params.seeds for algorithm in bench.params.algorithms]
+    for algorithm, seed in [(None, bench.params.seeds[0]), *trained]:
         for episode in bench.episodes:
-            yield Job(bench, episode, algorithm)
+            yield Job(bench, episode, algorithm, seed)
 
 
 def run(job: Job) -> Outcome:
     """Renders and judges one job. Processes keep what the bench needs loaded between jobs."""
     room, episode = _room(job.bench), job.episode
-    takes = room.maker.adapted(job.algorithm, episode) if job.algorithm else room.maker.references(episode)
-    base = {"episode_id": episode.episode_id, "speaker": episode.speaker}
+    takes = room.maker.adapted(job.algorithm, job.seed, episode) if job.algorithm else room.maker.references(episode)
+    base = {"seed": job.seed, "episode_id": episode.episode_id, "speaker": episode.speaker}
     utt_ids = list(dict.fromkeys(take.utt_id for take in takes))
     rows = []
     for utt_id in utt_ids:
@@ -100,7 +102,7 @@ def run(job: Job) -> Outcome:
         for take, scores in zip(of_query, room.judge(utt_id, of_query), strict=True):
             rows.append({**room.describe(take), **base, **scores})
     panels: dict[str, np.ndarray] = {}
-    if episode.episode_id in job.bench.audible:
+    if episode.episode_id in job.bench.audible and job.seed == job.bench.params.seeds[0]:
         shown = [take for take in takes if take.utt_id == utt_ids[0]]
         panels = room.keep(job.bench.audio, episode.episode_id, shown)
     return Outcome(rows, panels)

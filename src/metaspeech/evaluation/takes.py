@@ -28,8 +28,9 @@ class Voice:
 
     model: str
     algorithm: str
+    seed: int  # of meta-training and adaptation
     checkpoint: Path  # folder
-    deltas: Path  # folder
+    adapted: Path  # folder with deltas
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class TakeMaker:
 
     def __init__(self, params: Params, store: Store, systems: Sequence[System], voices: Sequence[Voice]) -> None:
         self.params, self.settings, self.store, self.systems = params, params.evaluate, store, systems
-        self._voices = {(voice.model, voice.algorithm): voice for voice in voices}
+        self._voices = {(voice.model, voice.algorithm, voice.seed): voice for voice in voices}
         self._model = lru_cache(maxsize=len(params.models))(self._load)
         self._log_mel = LogMel.from_settings(store.settings)
 
@@ -67,22 +68,22 @@ class TakeMaker:
             takes.append(self._take(utt_id, "", COPY, 0, real, self._griffin_lim(utt_id, real)))
         return takes
 
-    def adapted(self, algorithm: str, episode: EpisodeSpec) -> list[Take]:
-        """The queries by every system, adapted by ``algorithm`` on the episode's support set."""
+    def adapted(self, algorithm: str, seed: int, episode: EpisodeSpec) -> list[Take]:
+        """The queries by every system, adapted by ``algorithm``, trained with ``seed``, on the episode's support set."""
         queries = episode.query[: self.settings.queries]
         recorded = [Rendered(self.store.mel(utt_id)) for utt_id in queries]
         mels: dict[tuple[str | None, int], list[Rendered]] = {
             (None, step): recorded for step in self.params.adapt.steps
         }
         takes = []
-        for system, step, model in self._models("acoustic", algorithm, episode):
-            ratio, seed = self.settings.max_seconds_ratio, self.params.seed
-            spoken = speak(model, self.store, queries, max_seconds_ratio=ratio, seed=seed)
+        for system, step, model in self._models("acoustic", algorithm, seed, episode):
+            ratio = self.settings.max_seconds_ratio
+            spoken = speak(model, self.store, queries, max_seconds_ratio=ratio, seed=self.params.seed)
             mels[system.acoustic, step] = spoken
             for utt_id, mel in zip(queries, spoken, strict=True):
                 takes.append(self._take(utt_id, system.name, algorithm, step, mel, self._griffin_lim(utt_id, mel)))
         heard = queries[: self.settings.vocoder_queries]
-        for system, step, model in self._models("vocoder", algorithm, episode):
+        for system, step, model in self._models("vocoder", algorithm, seed, episode):
             inputs = [
                 (one.name, utt_id, mel)
                 for one in self.systems
@@ -93,14 +94,16 @@ class TakeMaker:
                 takes.append(self._take(utt_id, name, algorithm, step, self._seen(audio, mel), audio))
         return takes
 
-    def _models(self, role: Role, algorithm: str, episode: EpisodeSpec) -> Iterator[tuple[System, int, nn.Module]]:
+    def _models(
+        self, role: Role, algorithm: str, seed: int, episode: EpisodeSpec
+    ) -> Iterator[tuple[System, int, nn.Module]]:
         """Every system of one model, its steps, and that model, which the next step overwrites."""
         for system in self.systems:
             if system.role != role:
                 continue
-            voice = self._voices[system.name, algorithm]
+            voice = self._voices[system.name, algorithm, seed]
             model, start = self._model(voice.checkpoint)
-            path = voice.deltas / f"{episode.episode_id}-{self.settings.shots}.safetensors"
+            path = voice.adapted / "deltas" / f"{episode.episode_id}-{self.settings.shots}.safetensors"
             for step in system.steps:
                 yield system, step, with_parameters(model, deltas.read(path, start, step))
 

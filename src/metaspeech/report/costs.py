@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
 import pandas as pd
@@ -39,38 +40,44 @@ def costs(
     model: str,
     algorithms: Sequence[str],
     curves: pd.DataFrame,
-    metrics: Mapping[tuple[str, str, str], Mapping[str, Any]],
+    metrics: Mapping[tuple[str, str, str], Sequence[Mapping[str, Any]]],
     records: Sequence[Record],
     shots: int,
+    seeds: Sequence[int],
     seed: int,
 ) -> Costs:
     """
     Args:
         curves: a row a model, algorithm, task and step: episode_id, speaker, shots, step, loss.
-        metrics: (stage, model, algorithm) -> metrics.json of meta_train and adapt.
+        metrics: (stage, model, algorithm) -> metrics.json of meta_train and adapt, one a seed.
         records: of all stages.
+        seeds: of meta-training; what they cost is averaged.
+        seed: of the bootstrap.
     """
     own = curves[(curves["model"] == model) & (curves["shots"] == shots)]
     steps = sorted(int(step) for step in own["step"].unique())
     by_name = {record.name: record for record in records}
-    followed = [metrics.get(("adapt", model, algorithm), {}) for algorithm in algorithms]
-    far = {algorithm: one for algorithm, one in zip(algorithms, followed, strict=True) if one.get("horizon_step")}
+    far = {
+        algorithm: one for algorithm in algorithms if (one := _followed(metrics.get(("adapt", model, algorithm), ())))
+    }
     rows, diverged = [], []
     for algorithm in algorithms:
         losses = own[own["algorithm"] == algorithm].groupby(["step", "speaker"])["loss"].mean()
         cells = [_loss(losses.loc[step], seed) for step in steps]
         if far:
             cells.append(_far(far.get(algorithm)))
-        if far.get(algorithm, {}).get("horizon_diverged"):
-            one = far[algorithm]
-            diverged.append(f"{label(algorithm)} on {one['horizon_diverged']} of {one['horizon_tasks']} tasks")
-        trained = metrics.get(("meta_train", model, algorithm), {})
-        outer, inner = (by_name.get(f"{stage}@{model}-{algorithm}") for stage in ("meta_train", "adapt"))
+        if algorithm in far and far[algorithm].diverged:
+            diverged.append(f"{label(algorithm)} on {far[algorithm].diverged} of {far[algorithm].tasks} tasks")
+        trained = next(iter(metrics.get(("meta_train", model, algorithm), ())), {})
+        outer, inner = (
+            [by_name[name] for seed in seeds if (name := f"{stage}@{model}-{algorithm}-{seed}") in by_name]
+            for stage in ("meta_train", "adapt")
+        )
         cells += [Cell(str(trained.get(name, "–"))) for name in ("gradient_evaluations", "outer_steps")]
         cells += [Cell(_seconds(outer)), Cell(_memory(outer)), Cell(_seconds(inner))]
         rows.append(Row(algorithm, label(algorithm), "", True, cells))
-    one = next(iter(far.values()), {"horizon_step": None, "horizon_tasks": 0})
-    return Costs(steps, rows, one["horizon_step"], one["horizon_tasks"], diverged)
+    one = next(iter(far.values()), None)
+    return Costs(steps, rows, one.step if one else None, one.tasks if one else 0, diverged)
 
 
 def _loss(of_speakers: pd.Series, seed: int) -> Cell:
@@ -78,17 +85,36 @@ def _loss(of_speakers: pd.Series, seed: int) -> Cell:
     return Cell(number(interval.mean), (f"{number(interval.low)} to {number(interval.high)}",))
 
 
-def _far(found: Mapping[str, Any] | None) -> Cell:
+@dataclass(frozen=True)
+class _Followed:
+    """A few tasks far beyond training, over all seeds."""
+
+    step: int
+    loss: float
+    diverged: int
+    tasks: int
+
+
+def _followed(metrics: Sequence[Mapping[str, Any]]) -> _Followed | None:
+    found = [one for one in metrics if one.get("horizon_step")]
+    if not found:
+        return None
+    diverged, tasks = (sum(int(one[f"horizon_{name}"]) for one in found) for name in ("diverged", "tasks"))
+    return _Followed(found[0]["horizon_step"], fmean(one["horizon_loss"] for one in found), diverged, tasks)
+
+
+def _far(found: _Followed | None) -> Cell:
     """The loss far beyond training."""
     if not found:
         return Cell("–")
-    bad = int(found["horizon_diverged"])
-    return Cell(number(found["horizon_loss"]), (f"{bad} diverged",) if bad else (), "behind" if bad else "")
+    bad = found.diverged
+    return Cell(number(found.loss), (f"{bad} diverged",) if bad else (), "behind" if bad else "")
 
 
-def _seconds(record: Record | None) -> str:
-    return f"{record.seconds:.0f} s" if record else "–"
+def _seconds(records: Sequence[Record]) -> str:
+    return f"{fmean(record.seconds for record in records):.0f} s" if records else "–"
 
 
-def _memory(record: Record | None) -> str:
-    return f"{record.memory_mib:,.0f} MiB" if record and record.memory_mib else "–"
+def _memory(records: Sequence[Record]) -> str:
+    held = [record.memory_mib for record in records if record.memory_mib]
+    return f"{max(held):,.0f} MiB" if held else "–"

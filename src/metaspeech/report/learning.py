@@ -63,19 +63,23 @@ class Learning:
     ) -> None:
         settings = summary.settings
         self.algorithms: list[str] = settings["algorithms"]
+        self.seeds: list[int] = settings["seeds"]
         self.shots, self.seed, self.used, self.records = settings["shots"], settings["seed"], represent.use, records
         self.labels = {system.name: system.loss_label for system in summary.systems if system.role != "chain"}
         self.metrics = {
-            (stage, model, algorithm): _read(results / stage / f"{model}-{algorithm}/metrics.json")
+            (stage, model, algorithm): [
+                _read(results / stage / f"{model}-{algorithm}-{seed}/metrics.json") for seed in self.seeds
+            ]
             for stage in ("meta_train", "adapt")
             for model in self.labels
             for algorithm in self.algorithms
         }
         self.curves = pd.concat(
             [
-                pd.read_parquet(results / "adapt" / f"{model}-{algorithm}/curves.parquet")
+                pd.read_parquet(results / "adapt" / f"{model}-{algorithm}-{seed}/curves.parquet")
                 for model in self.labels
                 for algorithm in self.algorithms
+                for seed in self.seeds
             ]
         )
         self.vectors: dict[str, list[TaskVectors]] = {
@@ -96,7 +100,7 @@ class Learning:
             model,
             self.labels[model],
             self.within,
-            costs(model, self.algorithms, self.curves, self.metrics, self.records, self.shots, self.seed),
+            costs(model, self.algorithms, self.curves, self.metrics, self.records, self.shots, self.seeds, self.seed),
             [one.representation.label for one in vectors],
             self.figures(model),
             prediction_rows(own, vectors, self.algorithms),

@@ -41,12 +41,14 @@ class Job:
 
 
 def jobs(setting: Setting, pool: Mapping[str, Sequence[str]], episodes: Sequence[EpisodeSpec]) -> Iterator[Job]:
-    """Training speakers, ``represent.utterances`` recordings of each, then stored episodes."""
+    """Training speakers, ``represent.utterances`` recordings of each, then stored episodes by as many
+    recordings as training has."""
     count, seed = setting.params.represent.utterances, setting.params.data_seed
+    shots = setting.params.episodes.shots
     for speaker in sorted(pool):
         yield Job(setting, speaker, "train", speaker, tuple(representative_utterances(pool, speaker, count, seed)))
     for spec in episodes:
-        yield Job(setting, spec.episode_id, spec.split, spec.speaker, spec.support)
+        yield Job(setting, spec.episode_id, spec.split, spec.speaker, spec.support[:shots])
 
 
 def run(job: Job) -> pd.DataFrame:
