@@ -49,7 +49,7 @@ format: setup ## let ruff put the code in form
 smoke: setup ## the whole pipeline at toy sizes, in a copy (build/smoke) that leaves your results alone
 	python tools/smoke.py build/smoke
 
-profile: setup ## set params.yaml to a profile: make profile P=smoke|default|real|gpu [SET="corpus.path=/my/voices"]
+profile: setup ## set params.yaml to a profile: make profile P=smoke|default|protocol|real|gpu [SET="corpus.path=/my/voices"]
 	python -m pipelines.profile apply $(P) $(foreach one,$(SET),--set '$(one)')
 
 pretrained: setup ## make the starts that ship (assets/starts) from nothing, which takes hours: make pretrained [MODEL=tacotron]

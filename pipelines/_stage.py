@@ -154,7 +154,7 @@ def _dvc_stages() -> dict[str, Any]:
 
 
 def _chosen(name: str, item: tuple[str, ...]) -> dict[str, str]:
-    """The item by the names that the stage's matrix has: ``{"model": "tacotron", "algorithm": "maml", "seed": "1"}``."""
+    """The item by the names of the stage's matrix: ``{"model": "tacotron", "algorithm": "maml", "seed": "1"}``."""
     return dict(zip(_dvc_stages().get(name, {}).get("matrix", {}), item, strict=False))
 
 

@@ -192,7 +192,7 @@ def test_a_vocoder_of_other_features_is_refused(project, tmp_path, monkeypatch):
     fitting = Store.features
     monkeypatch.setattr(Store, "features", lambda self: replace(fitting(self), hop=128))
     with pytest.raises(
-        UserError, match=f"wavenet-maml/{CARD}: made with features.hop = 256, but now features.hop = 128"
+        UserError, match=f"wavenet-maml-1/{CARD}: made with features.hop = 256, but now features.hop = 128"
     ):
         evaluated.run_first(evaluated.params(models=["wavenet"]), tmp_path)
 

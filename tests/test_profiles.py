@@ -33,7 +33,16 @@ def apply(*arguments: str) -> tuple[int, str]:
 
 
 def test_the_profiles_are_those_that_are_documented():
-    assert NAMES == ["algorithms", "default", "gpu", "pretrained_tacotron", "pretrained_wavenet", "real", "smoke"]
+    assert NAMES == [
+        "algorithms",
+        "default",
+        "gpu",
+        "pretrained_tacotron",
+        "pretrained_wavenet",
+        "protocol",
+        "real",
+        "smoke",
+    ]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -84,7 +93,7 @@ def test_a_wrong_setting_is_refused_and_the_file_stays(project, wrong):
 def test_an_unknown_profile_names_those_there_are(project):
     status, output = apply("smok")
     assert status == 2
-    assert "There are: algorithms, default, gpu, pretrained_tacotron, pretrained_wavenet, real, smoke" in output
+    assert "There are: algorithms, default, gpu, pretrained_tacotron, pretrained_wavenet, protocol, real, smoke" in output
 
 
 def test_a_broken_profile_is_one_message(project):

@@ -69,7 +69,7 @@ class TakeMaker:
         return takes
 
     def adapted(self, algorithm: str, seed: int, episode: EpisodeSpec) -> list[Take]:
-        """The queries by every system, adapted by ``algorithm``, trained with ``seed``, on the episode's support set."""
+        """The queries by every system, trained with ``seed`` and adapted by ``algorithm`` on the episode's support."""
         queries = episode.query[: self.settings.queries]
         recorded = [Rendered(self.store.mel(utt_id)) for utt_id in queries]
         mels: dict[tuple[str | None, int], list[Rendered]] = {

@@ -57,9 +57,8 @@ def costs(
     own = curves[(curves["model"] == model) & (curves["shots"] == shots)]
     steps = sorted(int(step) for step in own["step"].unique())
     by_name = {record.name: record for record in records}
-    far = {
-        algorithm: one for algorithm in algorithms if (one := _followed(metrics.get(("adapt", model, algorithm), ())))
-    }
+    followed = {algorithm: _followed(metrics.get(("adapt", model, algorithm), ())) for algorithm in algorithms}
+    far = {algorithm: one for algorithm, one in followed.items() if one}
     rows, diverged = [], []
     for algorithm in algorithms:
         losses = own[own["algorithm"] == algorithm].groupby(["step", "speaker"])["loss"].mean()
