@@ -93,7 +93,7 @@ def test_a_wrong_setting_is_refused_and_the_file_stays(project, wrong):
 def test_an_unknown_profile_names_those_there_are(project):
     status, output = apply("smok")
     assert status == 2
-    assert "There are: algorithms, default, gpu, pretrained_tacotron, pretrained_wavenet, protocol, real, smoke" in output
+    assert f"There are: {', '.join(NAMES)}" in output
 
 
 def test_a_broken_profile_is_one_message(project):
