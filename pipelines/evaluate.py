@@ -9,6 +9,7 @@ from tqdm import tqdm
 from metaspeech.data.episodes import read_episodes
 from metaspeech.evaluation import bench
 from metaspeech.evaluation.summary import compact_metrics, curve_table, summarise
+from metaspeech.evaluation.systems import headline_shots
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
 from metaspeech.registry import MODELS, resolve
@@ -47,7 +48,8 @@ def evaluate(stage: Stage) -> None:
     curves = pd.concat([pd.read_parquet(voice.adapted / "curves.parquet") for voice in voices])
     described = {
         "algorithms": params.algorithms,
-        "shots": settings.shots,
+        "shots": headline_shots(settings.shots, params.episodes.shots),
+        "all_shots": sorted(set(settings.shots)),
         "queries": settings.queries,
         "vocoder_queries": min(settings.queries, settings.vocoder_queries),
         "seed": params.seed,
@@ -56,8 +58,9 @@ def evaluate(stage: Stage) -> None:
     }
     columns = bench.columns(settings.judges)
     summary, speakers = summarise(
-        utterances, curves, columns, setup.systems, described, bootstrap=settings.bootstrap, seed=params.seed
-    )
+        utterances, curves, columns, setup.systems, described,
+        bootstrap=settings.bootstrap, seed=params.seed, test=settings.test,
+    )  # fmt: skip
 
     for name, table in (("utterances", utterances), ("speakers", speakers)):
         with replacing(stage.folder / f"{name}.parquet") as path:

@@ -33,7 +33,7 @@ PARAMS: dict[str, Any] = {
     "wavenet": {"preset": "tiny"},
     "adapt": {"shots": [2], "steps": list(STEPS), "tune_steps": 1},
     "evaluate": {
-        "shots": 2, "queries": 2, "vocoder_steps": [0, 2], "vocoder_queries": 1, "griffin_lim_iterations": 2,
+        "shots": [2], "queries": 2, "vocoder_steps": [0, 2], "vocoder_queries": 1, "griffin_lim_iterations": 2,
         "max_seconds_ratio": 1.5, "bootstrap": 100, "workers": 1,
     },
     "report": {"speakers": 2, "title": "A <b>title</b> & more"},
@@ -115,10 +115,16 @@ def write_adapted(
         adapted = {
             step: {key: value + 1e-3 * step * torch.randn_like(value) for key, value in base.items()} for step in STEPS
         }
-        deltas.write(folder / f"{episode.episode_id}-2.safetensors", base, adapted)
+        for shots in settings.adapt.shots:
+            moved = {
+                step: {key: base[key] + shots / 2 * (value - base[key]) for key, value in own.items()}
+                for step, own in adapted.items()
+            }
+            deltas.write(folder / f"{episode.episode_id}-{shots}.safetensors", base, moved)
         owner = {"model": model, "algorithm": algorithm, "seed": 1, "episode_id": episode.episode_id}
         rows += [
-            {**owner, "speaker": episode.speaker, "shots": 2, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
+            {**owner, "speaker": episode.speaker, "shots": shots, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
+            for shots in settings.adapt.shots
             for step in STEPS
         ]
     pd.DataFrame(rows).to_parquet(folder.parent / "curves.parquet", index=False)

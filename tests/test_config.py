@@ -80,7 +80,7 @@ def dotted(values, prefix=""):
         ("prepare: {fmin: 8000, fmax: 8000}", "prepare.fmin: 8000.0 is not below prepare.fmax"),
         ("prepare: {min_seconds: 12, max_seconds: 12}", "prepare.min_seconds: must be below prepare.max_seconds"),
         ("{episodes: {shots: 5}, adapt: {shots: [9]}}", "9 exceeds episodes.shots (5) and episodes.stored_shots (0)"),
-        ("{adapt: {shots: [5]}, evaluate: {shots: 3}}", "evaluate.shots: 3 is not in adapt.shots [5]"),
+        ("{adapt: {shots: [5]}, evaluate: {shots: [3, 5]}}", "evaluate.shots: [3] are not in adapt.shots [5]"),
         ("adapt: {steps: [1, 5]}", "adapt.steps: [1, 5] must contain 0"),
         ("{episodes: {queries: 5}, evaluate: {queries: 6}}", "evaluate.queries: 6 exceeds episodes.queries (5)"),
         ("inner: {steps: [", "cannot be read as YAML"),

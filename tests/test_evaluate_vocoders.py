@@ -141,7 +141,7 @@ def test_vocoded_sound_is_that_of_the_model(project):
     episode = Summary.read(project / "results/evaluate/summary.json").settings["audible"][0]
     kept = {path.stem: path.read_bytes() for path in (audio / episode).glob("*.flac")}
     assert len(kept) == 2 + 2 * (3 + 2 + 2)
-    assert len({kept[name] for name in ("copy", "wavenet-maml-2", "tacotron-maml-2", f"{CHAIN}-maml-2")}) == 4
+    assert len({kept[name] for name in ("copy", "wavenet-maml-2-2", "tacotron-maml-2-2", f"{CHAIN}-maml-2-2")}) == 4
 
 
 def test_a_diverged_vocoder_is_counted_and_does_not_stop_the_stage(project, tmp_path, monkeypatch):

@@ -32,7 +32,7 @@ def tables(effects, speakers=12, noise=0.01, seed=0, phoneme_error=0.4):
         for algorithm, effect in effects.items():
             for step in STEPS:
                 owner = {"model": "tacotron", "algorithm": algorithm, "shots": 5, "step": step}
-                owner |= {"episode_id": f"s{number}-0", "speaker": f"s{number}"}
+                owner |= {"episode_id": f"s{number}-0", "speaker": f"s{number}", "seed": 1}
                 curves.append({**owner, "loss": 1 - GAIN[step] - (effect if step else 0) + noise * rng.normal()})
                 for utterance in range(2):
                     rows.append(

@@ -243,13 +243,14 @@ class PerModel:
 class Evaluate:
     """Free-running synthesis of the query texts, and what is measured on it."""
 
-    shots: int = ranged(5, 1)  # which shots are synthesised
+    shots: list[int] = ranged([5], 1)  # which of adapt.shots are synthesised
     queries: int = ranged(2, 1)  # query utterances a task
     vocoder_steps: list[int] = ranged([0, 5, 20], 0)  # those of adapt.steps at which vocoders synthesise
     vocoder_queries: int = ranged(2, 1)  # of the query utterances, at most so many through vocoders
     griffin_lim_iterations: int = ranged(32, 1)
     max_seconds_ratio: float = ranged(3.0, 1)  # a synthesis stops at so many times the length of the recording
     judges: list[str] = ranged(["mcd", "f0", "similarity", "phonemes"])  # names in registry.JUDGES
+    test: str = ranged("sign_flip", choices=("sign_flip", "wilcoxon"))  # of paired differences over speakers
     bootstrap: int = ranged(2000, 100)  # resamples of speakers
     workers: int = ranged(0, 0)  # processes; 0: one a core
 
@@ -382,7 +383,8 @@ def _check_combinations(params: Params, source: str) -> None:
         f"adapt.shots: {max(adapt.shots)} exceeds episodes.shots ({params.episodes.shots}) and episodes.stored_shots "
         f"({params.episodes.stored_shots})",
     )
-    demand(evaluate.shots in adapt.shots, f"evaluate.shots: {evaluate.shots} is not in adapt.shots {adapt.shots}")
+    unadapted = [shots for shots in evaluate.shots if shots not in adapt.shots]
+    demand(not unadapted, f"evaluate.shots: {unadapted} are not in adapt.shots {adapt.shots}: name some of these")
     demand(0 in adapt.steps, f"adapt.steps: {adapt.steps} must contain 0, the voice before adaptation")
     absent = [step for step in evaluate.vocoder_steps if step not in adapt.steps]
     demand(not absent, f"evaluate.vocoder_steps: {absent} are not in adapt.steps {adapt.steps}: name some of these")

@@ -100,7 +100,7 @@ def run(job: Job) -> Outcome:
     for utt_id in utt_ids:
         of_query = [take for take in takes if take.utt_id == utt_id]
         for take, scores in zip(of_query, room.judge(utt_id, of_query), strict=True):
-            rows.append({**room.describe(take), **base, **scores})
+            rows += [{**room.describe(take, shots), **base, **scores} for shots in take.shots]
     panels: dict[str, np.ndarray] = {}
     if episode.episode_id in job.bench.audible and job.seed == job.bench.params.seeds[0]:
         shown = [take for take in takes if take.utt_id == utt_ids[0]]
@@ -136,11 +136,11 @@ class _Room:
                     scores[row].update(given)
         return scores
 
-    def describe(self, take: Take) -> dict[str, Any]:
+    def describe(self, take: Take, shots: int) -> dict[str, Any]:
         return {
             "model": take.model,
             "algorithm": take.algorithm,
-            "shots": self.settings.shots if take.model else 0,
+            "shots": shots,
             "step": take.step,
             "utt_id": take.utt_id,
             "text": str(self.store.manifest.loc[take.utt_id, "text"]),
@@ -154,10 +154,11 @@ class _Room:
         for take in takes:
             if take.audio is None:
                 continue
-            io.write(folder / episode_id / f"{take.condition}.flac", take.audio, self.rate)
-            panels[f"{episode_id}/{take.condition}/mel"] = take.mel.astype(np.float16)
-            if take.alignment is not None:
-                panels[f"{episode_id}/{take.condition}/alignment"] = take.alignment.astype(np.float16)
+            for name in take.conditions:
+                io.write(folder / episode_id / f"{name}.flac", take.audio, self.rate)
+                panels[f"{episode_id}/{name}/mel"] = take.mel.astype(np.float16)
+                if take.alignment is not None:
+                    panels[f"{episode_id}/{name}/alignment"] = take.alignment.astype(np.float16)
         return panels
 
     def _at_judge_rate(self, audio: np.ndarray) -> np.ndarray:

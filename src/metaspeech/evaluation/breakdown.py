@@ -80,6 +80,7 @@ def _breakdown(summary: Summary, system: System) -> Breakdown:
         acoustic = replace(system, vocoder=None)
         places += [Place(acoustic.route, acoustic.name), Place(system.route, system.name)]
     table, order = summary.shared, summary.settings["algorithms"]
-    table = table[(table["model"] == "") | (table["step"] == system.headline_step)]
+    headline = (table["step"] == system.headline_step) & (table["shots"] == summary.settings["shots"])
+    table = table[(table["model"] == "") | headline]
     table = table.assign(order=[order.index(one) if one in order else -1 for one in table["algorithm"]])
     return Breakdown(system, tuple(places), table.sort_values("order", kind="stable"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaspeech.evaluation.statistics import cluster_bootstrap, holm, sign_flip_test
+from metaspeech.evaluation.statistics import TESTS, cluster_bootstrap, effect_size, holm
 from metaspeech.evaluation.systems import System
 
 BASELINE = "transfer"  # the algorithm that the others are compared with
@@ -15,14 +15,14 @@ START = "step 0"
 GRIFFIN_LIM = "griffin-lim"
 COMPARED = ("loss", "similarity", "phoneme_error", "mcd")  # what is compared, plotted and in metrics.json
 CONDITION = ["model", "algorithm", "shots", "step"]
-COMPARISON = [*CONDITION, "against", "metric", "difference", "low", "high", "p", "speakers", "p_holm"]
+COMPARISON = [*CONDITION, "against", "metric", "difference", "low", "high", "p", "effect", "speakers", "p_holm"]
 
 Key = tuple[Any, ...]
 Conditions = Mapping[Key, "pd.DataFrame"]  # condition -> its speakers
 
 
 def compare(
-    speakers: pd.DataFrame, shared: pd.DataFrame, systems: Sequence[System], bootstrap: int, seed: int
+    speakers: pd.DataFrame, shared: pd.DataFrame, systems: Sequence[System], bootstrap: int, seed: int, test: str
 ) -> pd.DataFrame:
     """A row a condition, metric and what it is compared ``against``.
 
@@ -35,6 +35,7 @@ def compare(
         shared: the same over the queries alone that went through Griffin-Lim and through vocoders.
         systems: what was evaluated.
         bootstrap, seed: resamples of speakers, and their seed.
+        test: in :data:`~metaspeech.evaluation.statistics.TESTS`.
     """
     rows: list[dict[str, Any]] = []
     at, on_shared = _conditions(speakers), _conditions(shared)
@@ -50,7 +51,7 @@ def compare(
         for against, among, other in pairs:
             if key != other and key in among and other in among:
                 named = {**dict(zip(CONDITION, key, strict=True)), "against": against}
-                rows += [{**named, **one} for one in _paired(among[key], among[other], bootstrap, seed)]
+                rows += [{**named, **one} for one in _paired(among[key], among[other], bootstrap, seed, test)]
     table = pd.DataFrame(rows, columns=COMPARISON)
     table = table[table["speakers"] > 0]
     family = table.groupby(["model", "shots", "step", "against", "metric"])["p"]
@@ -61,7 +62,7 @@ def _conditions(speakers: pd.DataFrame) -> Conditions:
     return {tuple(key): rows.set_index("speaker") for key, rows in speakers.groupby(CONDITION)}
 
 
-def _paired(own: pd.DataFrame, other: pd.DataFrame, bootstrap: int, seed: int) -> list[dict[str, Any]]:
+def _paired(own: pd.DataFrame, other: pd.DataFrame, bootstrap: int, seed: int, test: str) -> list[dict[str, Any]]:
     """Speaker by speaker; a speaker that either side could not be measured on is left out, and the count says so."""
     rows = []
     for metric in COMPARED:
@@ -75,7 +76,8 @@ def _paired(own: pd.DataFrame, other: pd.DataFrame, bootstrap: int, seed: int) -
                 "difference": interval.mean,
                 "low": interval.low,
                 "high": interval.high,
-                "p": sign_flip_test(differences, seed=seed),
+                "p": TESTS[test](differences, seed=seed),
+                "effect": effect_size(differences),
                 "speakers": interval.speakers,
             }
         )

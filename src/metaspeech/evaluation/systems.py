@@ -61,6 +61,11 @@ def headline_step(steps: Sequence[int], tuned: int) -> int:
     return tuned if tuned in later else (later[0] if later else 0)
 
 
-def condition(model: str, algorithm: str, step: int) -> str:
+def headline_shots(shots: Sequence[int], trained: int) -> int:
+    """The number of support recordings that findings are about: that of training, else the largest that was heard."""
+    return trained if trained in shots else max(shots)
+
+
+def condition(model: str, algorithm: str, shots: int, step: int) -> str:
     """By which the audio and the panels of a condition are named. A reference has no model."""
-    return f"{model}-{algorithm}-{step}" if model else algorithm
+    return f"{model}-{algorithm}-{shots}-{step}" if model else algorithm

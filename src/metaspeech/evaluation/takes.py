@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -33,13 +33,24 @@ class Voice:
     adapted: Path  # folder with deltas
 
 
+Shots = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Take:
-    """One query under one condition."""
+    """One query under one condition, or under several that sound the same.
+
+    Attributes:
+        model: name of a system; empty for a reference.
+        algorithm: of a reference REAL or COPY.
+        shots: numbers of support recordings that it stands for: before the first step a voice is the same for all of
+            them, so it is rendered and judged once. Of a reference (0,).
+    """
 
     utt_id: str
-    model: str  # name of a system; empty for a reference
-    algorithm: str  # of a reference: REAL or COPY
+    model: str
+    algorithm: str
+    shots: Shots
     step: int
     audio: np.ndarray | None  # at the store's rate; None: nothing to listen to
     mel: np.ndarray  # what the audio was made from; of a vocoder's: what it sounds like
@@ -47,8 +58,8 @@ class Take:
     stopped: bool
 
     @property
-    def condition(self) -> str:
-        return condition(self.model, self.algorithm, self.step)
+    def conditions(self) -> list[str]:
+        return [condition(self.model, self.algorithm, shots, self.step) for shots in self.shots]
 
 
 class TakeMaker:
@@ -56,6 +67,7 @@ class TakeMaker:
 
     def __init__(self, params: Params, store: Store, systems: Sequence[System], voices: Sequence[Voice]) -> None:
         self.params, self.settings, self.store, self.systems = params, params.evaluate, store, systems
+        self.shots: Shots = tuple(sorted(set(self.settings.shots)))
         self._voices = {(voice.model, voice.algorithm, voice.seed): voice for voice in voices}
         self._model = lru_cache(maxsize=len(params.models))(self._load)
         self._log_mel = LogMel.from_settings(store.settings)
@@ -64,61 +76,69 @@ class TakeMaker:
         takes = []
         for utt_id in episode.query[: self.settings.queries]:
             real = Rendered(self.store.mel(utt_id))
-            takes.append(self._take(utt_id, "", REAL, 0, real, self.store.audio(utt_id)))
-            takes.append(self._take(utt_id, "", COPY, 0, real, self._griffin_lim(utt_id, real)))
+            takes.append(self._take(utt_id, "", REAL, (0,), 0, real, self.store.audio(utt_id)))
+            takes.append(self._take(utt_id, "", COPY, (0,), 0, real, self._griffin_lim(utt_id, real)))
         return takes
 
     def adapted(self, algorithm: str, seed: int, episode: EpisodeSpec) -> list[Take]:
         """The queries by every system, trained with ``seed`` and adapted by ``algorithm`` on the episode's support."""
         queries = episode.query[: self.settings.queries]
         recorded = [Rendered(self.store.mel(utt_id)) for utt_id in queries]
-        mels: dict[tuple[str | None, int], list[Rendered]] = {
-            (None, step): recorded for step in self.params.adapt.steps
+        mels: dict[tuple[str | None, int], list[tuple[Shots, list[Rendered]]]] = {
+            (None, step): [(self.shots, recorded)] for step in self.params.adapt.steps
         }
         takes = []
-        for system, step, model in self._models("acoustic", algorithm, seed, episode):
+        for system, shots, step, model in self._models("acoustic", algorithm, seed, episode):
             ratio = self.settings.max_seconds_ratio
             spoken = speak(model, self.store, queries, max_seconds_ratio=ratio, seed=self.params.seed)
-            mels[system.acoustic, step] = spoken
+            mels.setdefault((system.acoustic, step), []).append((shots, spoken))
             for utt_id, mel in zip(queries, spoken, strict=True):
-                takes.append(self._take(utt_id, system.name, algorithm, step, mel, self._griffin_lim(utt_id, mel)))
+                audio = self._griffin_lim(utt_id, mel)
+                takes.append(self._take(utt_id, system.name, algorithm, shots, step, mel, audio))
         heard = queries[: self.settings.vocoder_queries]
-        for system, step, model in self._models("vocoder", algorithm, seed, episode):
+        for system, shots, step, model in self._models("vocoder", algorithm, seed, episode):
             inputs = [
-                (one.name, utt_id, mel)
+                (one.name, both, utt_id, mel)
                 for one in self.systems
                 if one.vocoder == system.vocoder
-                for utt_id, mel in zip(heard, mels[one.acoustic, step], strict=False)
+                for of_mels, spoken in mels[one.acoustic, step]
+                if (both := tuple(count for count in shots if count in of_mels))
+                for utt_id, mel in zip(heard, spoken, strict=False)
             ]
-            for (name, utt_id, mel), audio in zip(inputs, self._vocoded(model, inputs), strict=True):
-                takes.append(self._take(utt_id, name, algorithm, step, self._seen(audio, mel), audio))
+            for (name, both, utt_id, mel), audio in zip(inputs, self._vocoded(model, inputs), strict=True):
+                takes.append(self._take(utt_id, name, algorithm, both, step, self._seen(audio, mel), audio))
         return takes
 
     def _models(
         self, role: Role, algorithm: str, seed: int, episode: EpisodeSpec
-    ) -> Iterator[tuple[System, int, nn.Module]]:
-        """Every system of one model, its steps, and that model, which the next step overwrites."""
+    ) -> Iterator[tuple[System, Shots, int, nn.Module]]:
+        """Every system of one model, shots, steps, and that model, which the next one overwrites."""
         for system in self.systems:
             if system.role != role:
                 continue
             voice = self._voices[system.name, algorithm, seed]
             model, start = self._model(voice.checkpoint)
-            path = voice.adapted / "deltas" / f"{episode.episode_id}-{self.settings.shots}.safetensors"
+            folder = voice.adapted / "deltas"
             for step in system.steps:
-                yield system, step, with_parameters(model, deltas.read(path, start, step))
+                read = {
+                    count: deltas.read(folder / f"{episode.episode_id}-{count}.safetensors", start, step)
+                    for count in self.shots
+                }
+                for shots, adapted in _distinct(read):
+                    yield system, shots, step, with_parameters(model, adapted)
 
     def _take(
-        self, utt_id: str, model: str, algorithm: str, step: int, mel: Rendered, audio: np.ndarray | None
+        self, utt_id: str, model: str, algorithm: str, shots: Shots, step: int, mel: Rendered, audio: np.ndarray | None
     ) -> Take:
-        return Take(utt_id, model, algorithm, step, audio, mel.mel, mel.alignment, mel.stopped)
+        return Take(utt_id, model, algorithm, shots, step, audio, mel.mel, mel.alignment, mel.stopped)
 
     def _griffin_lim(self, utt_id: str, mel: Rendered) -> np.ndarray | None:
         seed = utterance_seed(self.params.seed, utt_id)
         return griffin_lim(self.store, mel.mel, iterations=self.settings.griffin_lim_iterations, seed=seed)
 
-    def _vocoded(self, model: nn.Module, inputs: Sequence[tuple[str, str, Rendered]]) -> list[np.ndarray | None]:
-        seeds = [utterance_seed(self.params.seed, utt_id) for _, utt_id, _ in inputs]
-        return vocode(model, self.store, [mel.mel for _, _, mel in inputs], seeds=seeds)
+    def _vocoded(self, model: nn.Module, inputs: Sequence[tuple[str, Shots, str, Rendered]]) -> list[np.ndarray | None]:
+        seeds = [utterance_seed(self.params.seed, utt_id) for _, _, utt_id, _ in inputs]
+        return vocode(model, self.store, [mel.mel for *_, mel in inputs], seeds=seeds)
 
     def _seen(self, audio: np.ndarray | None, mel: Rendered) -> Rendered:
         """With the mel of the sound itself, since a vocoder may make something else of the one that it was given."""
@@ -129,3 +149,16 @@ class TakeMaker:
     def _load(self, checkpoint: Path) -> tuple[nn.Module, Parameters]:
         model = load_model(checkpoint, self.params, self.store.features())
         return model, {name: value.clone() for name, value in parameters_of(model).items()}
+
+
+def _distinct(parameters: Mapping[int, Parameters]) -> list[tuple[Shots, Parameters]]:
+    """Parameters by number of shots, those that are equal together."""
+    groups: list[tuple[Shots, Parameters]] = []
+    for count, own in parameters.items():
+        for place, (shots, other) in enumerate(groups):
+            if all(torch.equal(value, other[name]) for name, value in own.items()):
+                groups[place] = ((*shots, count), other)
+                break
+        else:
+            groups.append(((count,), own))
+    return groups

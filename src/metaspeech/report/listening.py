@@ -46,9 +46,10 @@ def listening_panels(results: Results, most: int = MOST_BYTES) -> list[Panel]:
 
 def _panel(results: Results, episode_id: str) -> Panel:
     summary, query = results.summary, results.first_query(episode_id)
+    shots = summary.settings["shots"]
 
     def clip(model: str, algorithm: str, step: int) -> str | None:
-        path = results.audio / episode_id / f"{condition(model, algorithm, step)}.flac"
+        path = results.audio / episode_id / f"{condition(model, algorithm, shots, step)}.flac"
         return mp3_uri(path) if path.is_file() else None
 
     lines = [

@@ -62,7 +62,7 @@ class Results:
         if not audible:
             return {}
         episode_id, algorithms = audible[0], self.summary.settings["algorithms"]
-        steps = [step for step in self.shown_steps() if step in system.steps]
+        steps, shots = [step for step in self.shown_steps() if step in system.steps], self.summary.settings["shots"]
         after = [f"step {step}" for step in steps]
         mels: dict[tuple[int, int], np.ndarray] = {}
         alignments: dict[tuple[int, int], np.ndarray] = {}
@@ -70,7 +70,7 @@ class Results:
         for row, algorithm in enumerate(algorithms):
             mels[row, 0] = real
             for column, step in enumerate(steps):
-                place = f"{episode_id}/{condition(model, algorithm, step)}"
+                place = f"{episode_id}/{condition(model, algorithm, shots, step)}"
                 if f"{place}/mel" in self.panels:
                     mels[row, column + 1] = self.panels[f"{place}/mel"]
                 if f"{place}/alignment" in self.panels and system.role == "acoustic":  # a chain has the same
