@@ -14,7 +14,7 @@ from metaspeech.meta.adapted import LowRank, Weights
 from metaspeech.meta.base import OuterStep
 from metaspeech.meta.baselines import Scratch, Transfer
 from metaspeech.meta.descent import DESCENTS
-from metaspeech.meta.imaml import conjugate_gradients
+from metaspeech.meta.imaml import Imaml, conjugate_gradients
 from metaspeech.meta.inner import InnerLoop, on
 from metaspeech.meta.maml import Fomaml, Maml
 from metaspeech.meta.mamlpp import MamlPlusPlus, multi_step_weights
@@ -193,6 +193,30 @@ def test_conjugate_gradients_solve():
     matrix, target = root @ root.T + torch.eye(5), torch.randn(5, dtype=torch.float64)
     found = conjugate_gradients(lambda v: [matrix @ v[0]], [target], 5)
     assert torch.allclose(matrix @ found[0], target, atol=1e-9)
+
+
+def test_conjugate_gradients_stop_where_the_curvature_is_negative():
+    """A loss away from its minimum may curve downwards: a step along such a direction would go the wrong way."""
+    target = torch.tensor([3.0, 4.0], dtype=torch.float64)
+    bowl, saddle = torch.diag(target.new_tensor([2.0, 1.0])), torch.diag(target.new_tensor([1.0, -2.0]))
+    assert torch.equal(conjugate_gradients(lambda v: [saddle @ v[0]], [target], 5)[0], target), "the plain gradient"
+
+    def turning(vector):
+        turning.calls += 1
+        return [(bowl if turning.calls == 1 else -bowl) @ vector[0]]
+
+    turning.calls = 0
+    first = conjugate_gradients(turning, [target], 5)[0]
+    assert torch.allclose(first, target * 25 / 34), "the step before: size 25 along a curvature of 34"
+
+
+def test_damping_of_the_implicit_gradient():
+    """(I + H / (strength + damping))^-1 g, by hand: L = (x w)^2 / 2 with x = 1 has H = 1 and g = w."""
+    start, task = {"w": torch.tensor([2.0], dtype=torch.float64)}, Episode("s", Point((1,)), Point((1,)))
+    plain, damped = (Imaml(InnerLoop(steps=1, rate=1e-9), 2.0, 3, damping) for damping in (0.0, 2.0))
+    at = OuterStep(0, 10)
+    assert float(plain.outer_gradient(linear, start, [task], at)[0]["w"]) == pytest.approx(2 / 1.5)
+    assert float(damped.outer_gradient(linear, start, [task], at)[0]["w"]) == pytest.approx(2 / 1.25)
 
 
 def test_scratch_is_not_trained():

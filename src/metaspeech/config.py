@@ -172,6 +172,7 @@ class Imaml:
 
     strength: float = ranged(2.0, 1e-6)  # of the pull towards the start (lambda)
     solver_steps: int = ranged(5, 1, 100)  # of conjugate gradients
+    damping: float = ranged(0.0, 0)  # added to strength in the solver: less exact, more stable
 
 
 @dataclass

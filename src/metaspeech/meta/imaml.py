@@ -29,18 +29,20 @@ class Imaml(MetaAlgorithm):
     Args:
         strength: lambda of the paper.
         solver_steps: of conjugate gradients.
+        damping: added to the strength where the solver takes it. The gradient is exact without; with it, it goes
+            towards that of FOMAML, as public implementations of the paper have it.
     """
 
-    def __init__(self, inner: InnerLoop, strength: float = 2.0, solver_steps: int = 5) -> None:
+    def __init__(self, inner: InnerLoop, strength: float = 2.0, solver_steps: int = 5, damping: float = 0.0) -> None:
         super().__init__(inner)
-        self.strength, self.solver_steps = strength, solver_steps
+        self.strength, self.solver_steps, self.damping = strength, solver_steps, damping
 
     @classmethod
     def from_params(cls, params: config.Params) -> Self:
         if params.inner.adapts == "low_rank":
             raise UserError("inner.adapts: imaml has no low_rank. Set it to weights or vectors, or leave imaml out")
         own = params.per_algorithm.imaml
-        return cls(InnerLoop.from_config(params.inner), own.strength, own.solver_steps)
+        return cls(InnerLoop.from_config(params.inner), own.strength, own.solver_steps, own.damping)
 
     def evaluations(self, at: OuterStep) -> int:
         """A product with the Hessian counts as one."""
@@ -79,25 +81,32 @@ class Imaml(MetaAlgorithm):
             def product(vector: Vector) -> list[Tensor]:
                 """(I + H / strength) v"""
                 curved = torch.autograd.grad(slope, here, vector, retain_graph=True, materialize_grads=True)
-                return [v + c / self.strength for v, c in zip(vector, curved, strict=True)]
+                return [v + c / (self.strength + self.damping) for v, c in zip(vector, curved, strict=True)]
 
             solved = conjugate_gradients(product, towards, self.solver_steps)
             mixed = torch.autograd.grad(slope, there, solved, materialize_grads=True) if there else ()
         outer = dict(zip(variables, solved, strict=True))
-        outer |= {name: d - m / self.strength for name, d, m in zip(fixed, direct, mixed, strict=True)}
+        outer |= {name: d - m / (self.strength + self.damping) for name, d, m in zip(fixed, direct, mixed, strict=True)}
         return TaskGradient({name: outer[name].detach() for name in params}, before.detach(), loss.detach())
 
 
 def conjugate_gradients(product: Callable[[Vector], list[Tensor]], target: Vector, steps: int) -> list[Tensor]:
-    """x with A x = target, A symmetric and positive definite, given by its products (Hestenes and Stiefel 1952)."""
+    """x with A x = target, A symmetric and positive definite, given by its products (Hestenes and Stiefel 1952).
+
+    Where A turns out not to be positive definite, as away from a minimum, the solution so far is returned, or the
+    target itself if there is none (truncated as by Steihaug 1983).
+    """
     x = [torch.zeros_like(value) for value in target]
     residual = [value.clone() for value in target]
     direction, size = list(residual), _dot(residual, residual)
-    for _ in range(steps):
+    for done in range(steps):
         if float(size) < 1e-30:
             break
         image = product(direction)
-        along = size / _dot(direction, image)
+        curvature = _dot(direction, image)
+        if float(curvature) <= 0:  # not positive definite: what was solved until here holds
+            return x if done else residual
+        along = size / curvature
         x = [value + along * step for value, step in zip(x, direction, strict=True)]
         residual = [value - along * step for value, step in zip(residual, image, strict=True)]
         previous, size = size, _dot(residual, residual)
