@@ -7,13 +7,18 @@ import pandas as pd
 from tqdm import tqdm
 
 from metaspeech.data.episodes import read_episodes
+from metaspeech.data.store import Store
 from metaspeech.evaluation import bench
+from metaspeech.evaluation.leakage import Inputs, check_leakage
 from metaspeech.evaluation.summary import compact_metrics, curve_table, summarise
 from metaspeech.evaluation.systems import headline_shots
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
 from metaspeech.registry import MODELS, resolve
 from pipelines._stage import Stage, run_stage
+
+PREPARED = Path("data/prepared")
+EPISODES = Path("data/episodes")
 
 
 def evaluate(stage: Stage) -> None:
@@ -30,10 +35,14 @@ def evaluate(stage: Stage) -> None:
         for algorithm in params.algorithms
         for seed in params.seeds
     ]
-    episodes = read_episodes(Path("data/episodes/test.parquet"))
+    leakage = check_leakage(
+        inputs(voices), Store(PREPARED).manifest,
+        text_split=params.episodes.text_split, source=params.corpus.source, judges=settings.judges,
+    )  # fmt: skip
+    episodes = read_episodes(EPISODES / "test.parquet")
     setup = bench.Bench(
         params=params,
-        store=Path("data/prepared"),
+        store=PREPARED,
         episodes=tuple(episodes),
         systems=tuple(bench.systems({name: resolve(MODELS, name) for name in params.models}, params)),
         voices=tuple(voices),
@@ -59,7 +68,7 @@ def evaluate(stage: Stage) -> None:
     columns = bench.columns(settings.judges)
     summary, speakers = summarise(
         utterances, curves, columns, setup.systems, described,
-        bootstrap=settings.bootstrap, seed=params.seed, test=settings.test,
+        bootstrap=settings.bootstrap, seed=params.seed, test=settings.test, leakage=leakage,
     )  # fmt: skip
 
     for name, table in (("utterances", utterances), ("speakers", speakers)):
@@ -72,6 +81,20 @@ def evaluate(stage: Stage) -> None:
     summary.write(stage.folder / "summary.json")
     stage.track.log_table(speakers, "speakers")
     stage.metrics(compact_metrics(summary))
+
+
+def inputs(voices: list[bench.Voice]) -> Inputs:
+    """What the models were trained on and by, for the search for leaks."""
+    models = list(dict.fromkeys(voice.model for voice in voices))
+    return Inputs(
+        pool=EPISODES / "train.parquet",
+        val=EPISODES / "val.parquet",
+        test=EPISODES / "test.parquet",
+        trained={f"{model}, pretraining": Path("models/pretrain") / model for model in models}
+        | {voice.checkpoint.name: voice.checkpoint for voice in voices},
+        starts={model: Path("results/pretrain") / model / "start.json" for model in models},
+        vectors={model: Path("data/representation") / f"{model}.parquet" for model in models},
+    )
 
 
 if __name__ == "__main__":

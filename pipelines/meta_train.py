@@ -65,6 +65,7 @@ def meta_train(stage: Stage) -> None:
     save_model(
         folder, learner.model, name, params, features,
         algorithm=algorithm_name, outer_steps=steps, configuration=configuration, gradient_evaluations=evaluations,
+        speakers=sorted(files.speakers()),
     )  # fmt: skip
     finish(partial)
     final = {key: float(value) for key, value in trainer.callback_metrics.items()}

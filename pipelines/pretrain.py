@@ -59,7 +59,7 @@ def pretrain(stage: Stage) -> None:
     described = start.described() if start else None
     save_model(
         folder, learner.common_start(), name, params, store.features(),
-        steps=settings.steps, configuration=configuration, start=described,
+        steps=settings.steps, configuration=configuration, start=described, speakers=sorted(pool),
     )  # fmt: skip
     with replacing(stage.folder / "start.json") as path:
         path.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")

@@ -12,7 +12,15 @@ from speech import write_corpus
 
 from metaspeech import config, registry
 from metaspeech.config import Params
-from metaspeech.data.episodes import EpisodeSpec, Splits, read_episodes, split_corpus, stored_episodes, write_episodes
+from metaspeech.data.episodes import (
+    EpisodeSpec,
+    Splits,
+    read_episodes,
+    split_corpus,
+    stored_episodes,
+    write_episodes,
+    write_pool,
+)
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.store import Store
 from metaspeech.evaluation import bench
@@ -81,11 +89,20 @@ def write_inputs(project: Path, settings: Params) -> None:
     splits = split_corpus(store.manifest, settings.episodes, settings.seed)
     episodes = stored_episodes(splits, "test", settings.episodes, settings.seed)
     write_episodes(project / "data/episodes/test.parquet", episodes)
+    write_episodes(
+        project / "data/episodes/val.parquet", stored_episodes(splits, "val", settings.episodes, settings.seed)
+    )
+    write_pool(project / "data/episodes/train.parquet", splits.pools["train"])
     (project / "data/representation").mkdir()
     for model in settings.models:
         write_vectors(project / f"data/representation/{model}.parquet", vectors(settings, splits, episodes))
+        network = build_model(model, settings, store.features())
+        known = {"speakers": splits.speakers("train")}
+        save_model(project / "models/pretrain" / model, network, model, settings, store.features(), **known)
+        (project / "results/pretrain" / model).mkdir(parents=True)
+        (project / "results/pretrain" / model / "start.json").write_text("null\n", encoding="utf-8")
         for seed, algorithm in enumerate(settings.algorithms):
-            write_adapted(project, settings, store, episodes, model, algorithm, seed)
+            write_adapted(project, settings, store, splits, episodes, model, algorithm, seed)
 
 
 def vectors(settings: Params, splits: Splits, episodes: list[EpisodeSpec]) -> pd.DataFrame:
@@ -101,13 +118,21 @@ def vectors(settings: Params, splits: Splits, episodes: list[EpisodeSpec]) -> pd
 
 
 def write_adapted(
-    project: Path, settings: Params, store: Store, episodes: list[EpisodeSpec], model: str, algorithm: str, seed: int
+    project: Path,
+    settings: Params,
+    store: Store,
+    splits: Splits,
+    episodes: list[EpisodeSpec],
+    model: str,
+    algorithm: str,
+    seed: int,
 ) -> None:
     """What meta_train and adapt leave of one model and algorithm."""
     torch.manual_seed(seed)
     network = build_model(model, settings, store.features())
     name = f"{model}-{algorithm}-1"
-    save_model(project / "models/meta_train" / name, network, model, settings, store.features())
+    known = {"speakers": splits.speakers("train")}
+    save_model(project / "models/meta_train" / name, network, model, settings, store.features(), **known)
     base, rows = parameters_of(network), []
     folder = project / "results/adapt" / name / "deltas"
     folder.mkdir(parents=True)

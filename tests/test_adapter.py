@@ -34,7 +34,7 @@ def adaptation(tmp_path_factory):
     write_corpus(folder / "corpus", speakers=5, utterances=4)
     prepare_corpus(folder / "corpus", folder / "prepared", Prepare(workers=1, statistics=""), progress=False)
     params = config.from_mapping({"tacotron": {"preset": "tiny"}, "episodes": {"shots": 2}, "adapt": {"shots": [2]},
-                                  "evaluate": {"shots": 2}})  # fmt: skip
+                                  "evaluate": {"shots": [2]}})  # fmt: skip
     store = Store(folder / "prepared")
     torch.manual_seed(0)
     save_model(folder / "m", build_model("tacotron", params, store.features()), "tacotron", params, store.features())

@@ -41,7 +41,7 @@ VALUES = {
     "tacotron": {"preset": "tiny"},
     "pretrain": {"init": "none", "steps": 3, "batch_size": 4, "warmup": 1, "checkpoint_every": 2},
     "adapt": {"shots": [2]},
-    "evaluate": {"shots": 2, "queries": 1},
+    "evaluate": {"shots": [2], "queries": 1},
 }
 CORPUS = {"source": "folder", "root": ".", "language": "en", "licence": "Free of rights.", "note": "Hums."}
 

@@ -14,7 +14,6 @@ import pandas as pd
 from metaspeech.errors import UserError
 from metaspeech.evaluation.comparisons import BASELINE, COMPARED, COMPARISON, CONDITION, compare
 from metaspeech.evaluation.judges.base import Column
-from metaspeech.evaluation.leakage import LEAKAGE
 from metaspeech.evaluation.speed import SPEED, steps_to_baseline
 from metaspeech.evaluation.statistics import cluster_bootstrap
 from metaspeech.evaluation.systems import System
@@ -24,6 +23,7 @@ LOSS = Column("loss", "Loss", "lower", "Of the model itself, on the query record
 MEANS = [*CONDITION, "metric", "mean", "low", "high", "speakers"]
 SEEDS = [*CONDITION, "metric", "seed", "mean"]
 CHECKS = ["judge", "check", "value", "low", "high", "expected", "passed"]
+LEAKAGE = ["check", "passed", "detail"]
 EMPTY = {  # columns of tables that may have no rows
     "conditions": MEANS,
     "shared": MEANS,
