@@ -63,4 +63,4 @@ clean: ## remove caches of tools and scratch copies; results stay
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 clean-all: clean ## remove everything that was made: .venv, data, models, results, reports, DVC's cache, MLflow's runs
-	rm -rf "$(VENV)" data models results reports .dvc/cache .dvc/tmp mlflow.db mlartifacts
+	rm -rf "$(VENV)" data models results reports .dvc/cache .dvc/tmp mlflow.db mlartifacts .metaspeech

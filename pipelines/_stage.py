@@ -32,7 +32,7 @@ import yaml
 
 from metaspeech import config
 from metaspeech.errors import UserError
-from metaspeech.tracking import Record, StageRun, current, mirror_cached, stage_run
+from metaspeech.tracking import Execution, Record, StageRun, current, stage_run
 from metaspeech.tracking.lineage import upstream
 
 RESULTS = Path("results")
@@ -43,9 +43,12 @@ HEADLINE = [
     "models",
     "algorithms",
     "corpus.source",
+    "episodes.shots",
     "pretrain.steps",
     "inner",
     "meta_train.gradient_evaluations",
+    "meta_train.meta_batch",
+    "meta_train.rate",
     "per_model",
 ]
 USER_ERROR = 2  # exit status of an error that the user can put right
@@ -79,12 +82,12 @@ class Stage:
         """What the stages that these params ask for say of their last run, in the order of dvc.yaml."""
         return [Record.read(path) for path in _record_paths(self.params) if path.exists()]
 
-    def mirror_cached(self) -> list[str]:
+    def mirror_cached(self) -> None:
         """Gives every stage that DVC took from its cache a run under this execution's parent run in MLflow.
 
-        For the last stage. Returns the names of the stages that were mirrored.
+        For the last stage.
         """
-        return mirror_cached(self.track, self.records())
+        self.track.mirror(self.records())
 
 
 def run_stage(name: str, body: Callable[[Stage], None], arguments: list[str] | None = None) -> None:
@@ -106,6 +109,7 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
     defaults = config.flat(config.Params())
     chosen = _chosen(name, item)
     keys, deps = _declared(name, chosen)
+    execution = current(Path.cwd(), values)
     folder = RESULTS.joinpath(name, *(["-".join(item)] if item else []))
     folder.mkdir(parents=True, exist_ok=True)
     with (
@@ -115,10 +119,14 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
             "-".join(item),
             record=_record_path(name, item),
             params={key: value for key, value in values.items() if _covered(key, keys)} | _seed(chosen),
-            execution=current(Path.cwd(), values),
+            execution=execution,
             headline={k: value for k, value in values.items() if value != defaults.get(k) or _covered(k, HEADLINE)},
+            about=_about(params, execution),
+            tags=chosen,
             inputs=upstream(Path("dvc.lock"), deps),
             experiment=params.tracking.experiment,
+            name=_execution_name(params, execution),
+            system_metrics=params.tracking.system_metrics,
         ) as track,
     ):
         own = config.for_model(params, chosen["model"]) if "model" in chosen else params
@@ -173,6 +181,28 @@ def _declared(name: str, chosen: Mapping[str, str]) -> tuple[list[str], list[str
 def _seed(chosen: Mapping[str, str]) -> dict[str, int]:
     """The params that the item itself says."""
     return {"seed": int(chosen["seed"])} if "seed" in chosen else {}
+
+
+def _execution_name(params: config.Params, execution: Execution) -> str:
+    """Of the parent run: the DVC experiment, or what tells this execution from the others in a list."""
+    state = f"{execution.commit[:7]}{'+' if execution.dirty else ''}-" if execution.commit else ""
+    return execution.experiment or f"{_corpus(params)}-{state}{execution.params_hash[:4]}"
+
+
+def _about(params: config.Params, execution: Execution) -> dict[str, str]:
+    """What a list of runs shows of an execution."""
+    return {
+        "corpus": _corpus(params),
+        "models": ", ".join(params.models),
+        "algorithms": ", ".join(params.algorithms),
+        "seeds": ", ".join(map(str, params.seeds)),
+        "changed": " ".join(execution.overrides),
+    }
+
+
+def _corpus(params: config.Params) -> str:
+    source = params.corpus.source
+    return Path(params.corpus.path).name if source == "folder" else source
 
 
 def _record_path(name: str, item: tuple[str, ...]) -> Path:

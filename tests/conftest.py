@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,23 @@ def corpora() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real recordings in {folder}: set METASPEECH_CORPORA to a folder of corpora to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory) -> Path:
+    """An empty database of MLflow, which takes seconds to make."""
+    from mlflow.tracking import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def root(tmp_path, migrated) -> Path:
+    """A folder for a project with such a database."""
+    shutil.copy(migrated, tmp_path / "mlflow.db")
+    return tmp_path
 
 
 LONGEST_FIRST = ("test_pipeline.py", "test_evaluate_report.py", "test_prepare.py")

@@ -53,7 +53,7 @@ class Tracked(StageRun):
 
     def __init__(self) -> None:
         record = Record("stage", "", "execution", "FINISHED", "2026-01-01T00:00:00", 1.0, None)
-        super().__init__(record, Execution("c0ffee" * 7, True, "", "", "0", ()), "")
+        super().__init__(record, Execution("c0ffee" * 7, True, "", "", "0", ()))
         self.logged: list[str] = []
 
     def log_figure(self, figure: object, name: str) -> None:

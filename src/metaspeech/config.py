@@ -269,6 +269,7 @@ class Tracking:
     """MLflow."""
 
     experiment: str = "metaspeech"
+    system_metrics: bool = False
 
 
 @dataclass

@@ -12,10 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
-
 RUN_CHANGES = {"params.yaml", "dvc.lock"}  # told apart from a changed program: told by `overrides`, written by DVC
 
 OPTIONAL = "per_model"  # may have keys that the commit lacks; of other sections its code would not know them
@@ -77,6 +73,10 @@ def current(root: Path, params: Mapping[str, Any]) -> Execution:
 
 
 def _overrides(root: Path, params: Mapping[str, Any]) -> tuple[str, ...]:
+    from omegaconf import DictConfig, OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
     try:
         committed = OmegaConf.create(_git(root, "show", "HEAD:./params.yaml"))
     except (YAMLError, OmegaConfBaseException):

@@ -1,6 +1,7 @@
 """The way to MLflow, over the client's calls. The one importer of mlflow.
 
-Every function here may raise: :class:`~metaspeech.tracking.run.StageRun` decides what a failure means.
+Every function here may raise, and may be called again with the same entries after it did: what is there already is not
+made a second time. ``delivery.py`` decides what a failure means.
 """
 
 from __future__ import annotations
@@ -18,45 +19,70 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metaspeech.tracking.execution import Execution
 from metaspeech.tracking.record import Record
+from metaspeech.tracking.spool import Header
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 Row = tuple[str, float, int, int]  # name, value, milliseconds since 1970, step
+ID = "metaspeech.id"  # tag: made before the run, by which it is found when the answer to its making was lost
 SETTINGS = {  # of MLflow; a user's own come first
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # the default keeps a stage waiting for minutes on a server that is down
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # delivery has its own
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds
 }
 
 
 def tracking_uri(root: Path) -> str:
     """``MLFLOW_TRACKING_URI``, else a SQLite file in DVC's root: a queued experiment runs in a temporary copy."""
-    default = Path(os.environ.get("DVC_ROOT") or root).resolve() / "mlflow.db"
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{default}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{base_folder(root) / 'mlflow.db'}"
+
+
+def base_folder(root: Path) -> Path:
+    """Where runs of this project are kept: DVC's root, for a queued experiment that of the project it came from."""
+    return Path(os.environ.get("DVC_ROOT") or root).resolve()
+
+
+def connect(uri: str) -> MlflowClient:
+    """A client. Loads mlflow, which takes seconds of CPU, and talks to no server yet."""
+    for key, value in SETTINGS.items():
+        os.environ.setdefault(key, value)
+    from mlflow.tracking import MlflowClient
+
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    return MlflowClient(tracking_uri=uri)
 
 
 class Server:
-    """The runs of one stage and of its execution on a tracking server."""
+    """The runs of an experiment on a tracking server."""
 
-    def __init__(
-        self, uri: str, root: Path, experiment: str, execution: Execution, record: Record, headline: Mapping[str, Any]
-    ) -> None:
-        """Finds or makes the experiment, the parent run and the stage's run.
+    def __init__(self, uri: str, base: Path, experiment: str) -> None:
+        """Finds or makes the experiment.
 
-        One process at a time: two that meet a new database, or a new execution, would both create its tables or its
-        parent run.
+        One process at a time: two that meet a new database would both create its tables.
         """
+        self._uri = uri
         with _lock(uri):
-            self.client = _client(uri)
-            self.experiment_id = _experiment(self.client, experiment, uri, root)
-            self.parent_id = self._parent(execution, headline)
-            self.run_id = self._interrupted(record) or self._create(record)
-        self.log_about(self.run_id, record)
+            self.client = connect(uri)
+            self.experiment_id = _experiment(self.client, experiment, uri, base)
+
+    def open(self, header: Header) -> tuple[str, str]:
+        """The ids of the execution's parent run and of the run itself, found or made.
+
+        One process at a time: two that meet a new execution would both make its parent run.
+        """
+        with _lock(self._uri):
+            parent_id = self._parent(header)
+            own = self._by_id(header.id)
+            run_id = own[0].info.run_id if own else self._interrupted(header, parent_id)
+            if run_id is None:
+                run_id = self._create(header.record, parent_id, header.id)
+        self.log_about(run_id, header.record)
+        return parent_id, run_id
 
     def log_about(self, run_id: str, record: Record) -> None:
         """What is known before a stage runs: params and lineage."""
@@ -71,94 +97,113 @@ class Server:
             self.client.log_inputs(run_id, datasets=inputs)
 
     def log_rows(self, run_id: str, rows: Iterable[Row]) -> None:
-        """Metrics, at most 1,000 in a call."""
+        """Metrics, at most 1,000 in a call. One that is there already, with the same time, is not added again."""
         from mlflow.entities import Metric
 
         metrics = [Metric(_allowed(name), value, when, step) for name, value, when, step in rows]
         self.client.log_batch(run_id, metrics=metrics)
 
-    def log_last_values(self, run_id: str, record: Record) -> None:
-        """The metrics that a record keeps."""
-        when = int(datetime.fromisoformat(record.started).timestamp() * 1000)
-        self.log_rows(run_id, [(name, value, when, 0) for name, value in record.metrics.items() if value is not None])
-
-    def set_tags(self, tags: Mapping[str, str]) -> None:
+    def set_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        self.client.log_batch(run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
 
-    def end(self, status: str) -> None:
-        """The parent run takes the status of the stage that ran last."""
-        self.client.set_terminated(self.run_id, status)
-        self.client.set_terminated(self.parent_id, status)
+    def upload(self, run_id: str, path: Path, folder: str) -> None:
+        self.client.log_artifact(run_id, str(path), folder or None)
 
-    def finished(self) -> set[tuple[str, str]]:
-        """(stage, item) of the finished runs of this execution."""
-        runs = self._children("attributes.status = 'FINISHED'")
-        return {(run.data.tags.get("stage", ""), run.data.tags.get("item", "")) for run in runs}
+    def end(self, header: Header, parent_id: str, run_id: str, status: str, when: int) -> None:
+        """The parent run takes the status of the stage that ran last. ``when``: milliseconds since 1970.
 
-    def mirror(self, record: Record) -> None:
-        """A run made from the record of a stage that did not run in this execution."""
-        run_id = self._create(record)
-        self.log_about(run_id, record)
-        self.log_last_values(run_id, record)
-        self.client.set_terminated(run_id, record.status)
+        A request that was given up as too slow may have been served after all: a run it made besides is deleted.
+        """
+        for other in self._by_id(header.id):
+            if other.info.run_id != run_id:
+                self.client.delete_run(other.info.run_id)
+        for other in self._parents(header):
+            if other.info.run_id != parent_id and not self._children(other.info.run_id, 1):
+                self.client.delete_run(other.info.run_id)
+        self.client.set_terminated(run_id, status, end_time=when)
+        self.client.set_terminated(parent_id, status, end_time=when)
 
-    def _parent(self, execution: Execution, headline: Mapping[str, Any]) -> str:
-        known = self.client.search_runs(
-            [self.experiment_id],
-            f"tags.execution = '{execution.key}' and tags.role = 'pipeline'",
-            order_by=["attributes.start_time ASC"],
-            max_results=1,
-        )
+    def mirror(self, header: Header, parent_id: str, records: Iterable[Record]) -> None:
+        """Gives each recorded stage without a finished run in this execution one, made from its record."""
+        finished = {
+            (run.data.tags.get("stage", ""), run.data.tags.get("item", ""))
+            for run in self._children(parent_id, where="attributes.status = 'FINISHED'")
+        }
+        for record in records:
+            if (record.stage, record.item) in finished or record.name == header.record.name:
+                continue
+            record.tags |= {
+                "dvc.cached": str(record.execution != header.execution.key).lower(),
+                "execution": header.execution.key,
+                "made_by": record.run_id or record.execution,
+            }
+            mirrored_id = f"{header.id}-{record.name}"
+            known = self._by_id(mirrored_id)
+            run_id = known[0].info.run_id if known else self._create(record, parent_id, mirrored_id)
+            self.log_about(run_id, record)
+            began = _milliseconds(record.started)
+            self.log_rows(run_id, [(name, one, began, 0) for name, one in record.metrics.items() if one is not None])
+            self.client.set_terminated(run_id, record.status, end_time=began + int(1000 * record.seconds))
+
+    def _parent(self, header: Header) -> str:
+        known = self._parents(header)
         if known:
             run_id = str(known[0].info.run_id)
             self.client.update_run(run_id, status="RUNNING")
             return run_id
-        tags = {**execution.tags(""), "role": "pipeline"}
-        made = self.client.create_run(self.experiment_id, run_name=execution.experiment or execution.key, tags=tags)
-        self.client.log_batch(made.info.run_id, params=_params(headline))
+        tags = {key: value for key, value in header.parent_tags.items() if value}
+        tags |= {"execution": header.execution.key, "role": "pipeline"}
+        began = _milliseconds(header.record.started) - 1  # before its children, also where lists go by time
+        made = self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=header.parent_name)
+        self.client.log_batch(made.info.run_id, params=_params(header.parent_params))
         return str(made.info.run_id)
 
-    def _interrupted(self, record: Record) -> str | None:
+    def _parents(self, header: Header) -> list[Run]:
+        """Oldest first: all processes take the same one."""
+        return self._search(f"tags.execution = '{header.execution.key}' and tags.role = 'pipeline'")
+
+    def _by_id(self, run_id: str) -> list[Run]:
+        return self._search(f"tags.`{ID}` = '{run_id}'")
+
+    def _interrupted(self, header: Header, parent_id: str) -> str | None:
         """The run that an interrupted or failed start of the same stage left, to go on with."""
-        for run in self._children(f"tags.stage = '{record.stage}' and attributes.status != 'FINISHED'"):
+        record = header.record
+        for run in self._children(
+            parent_id, where=f"tags.stage = '{record.stage}' and attributes.status != 'FINISHED'"
+        ):
             if run.data.tags.get("item", "") == record.item:
+                self.set_tags(run.info.run_id, {ID: header.id})
                 self.client.update_run(run.info.run_id, status="RUNNING")
                 return str(run.info.run_id)
         return None
 
-    def _children(self, where: str) -> list[Run]:
-        return list(
-            self.client.search_runs(
-                [self.experiment_id], f"tags.mlflow.parentRunId = '{self.parent_id}' and {where}", max_results=5000
-            )
-        )
+    def _children(self, parent_id: str, limit: int = 5000, where: str = "") -> list[Run]:
+        condition = f"tags.mlflow.parentRunId = '{parent_id}'"
+        return self._search(f"{condition} and {where}" if where else condition, limit)
 
-    def _create(self, record: Record) -> str:
+    def _search(self, where: str, limit: int = 5000) -> list[Run]:
+        order = ["attributes.start_time ASC", "attributes.run_id ASC"]
+        return list(self.client.search_runs([self.experiment_id], where, order_by=order, max_results=limit))
+
+    def _create(self, record: Record, parent_id: str, made_id: str) -> str:
         tags = {key: value for key, value in record.tags.items() if value}
-        tags |= {"mlflow.parentRunId": self.parent_id, "role": "stage"}
-        return str(self.client.create_run(self.experiment_id, run_name=record.name, tags=tags).info.run_id)
+        tags |= {"mlflow.parentRunId": parent_id, "role": "stage", ID: made_id}
+        made = self.client.create_run(
+            self.experiment_id, start_time=_milliseconds(record.started), tags=tags, run_name=record.name
+        )
+        return str(made.info.run_id)
 
 
-def _client(uri: str) -> MlflowClient:
-    for key, value in SETTINGS.items():
-        os.environ.setdefault(key, value)
-    from mlflow.tracking import MlflowClient
-
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri)
-
-
-def _experiment(client: MlflowClient, name: str, uri: str, root: Path) -> str:
+def _experiment(client: MlflowClient, name: str, uri: str, base: Path) -> str:
     """Its id. A server knows where its artifacts go; a local database gets a folder beside it, fixed at creation."""
     found = client.get_experiment_by_name(name)
     if found is not None:
         return str(found.experiment_id)
     location = None
     if not uri.startswith(("http://", "https://", "databricks")):
-        folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else root
+        folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else base
         location = (folder.resolve() / "mlartifacts" / name).as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
@@ -172,6 +217,10 @@ def _params(params: Mapping[str, Any]) -> list[Any]:
 def _allowed(name: str) -> str:
     """MLflow refuses other characters in the names of metrics and params."""
     return re.sub(r"[^\w\-. /:]", "_", name)
+
+
+def _milliseconds(started: str) -> int:
+    return int(datetime.fromisoformat(started).timestamp() * 1000)
 
 
 @contextmanager

@@ -1,0 +1,130 @@
+"""Real tracking servers that tests start, stop, kill and start again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class MlflowServer:
+    """``mlflow server`` on loopback, with one worker."""
+
+    def __init__(self, folder: Path, backend: str, options: tuple[str, ...] = (), env: dict[str, str] | None = None):
+        self.folder, self.backend, self.options, self.env = folder, backend, options, env or {}
+        self.port = free_port()
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        store = ["--backend-store-uri", self.backend, "--artifacts-destination", str(self.folder / "served")]
+        where = ["--host", "127.0.0.1", "--port", str(self.port), "--workers", "1", *self.options]
+        log = (self.folder / "server.log").open("ab")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", *where, *store],
+            cwd=self.folder,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+            | self.env,
+        )
+        for _ in range(360):
+            assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
+            try:
+                with urllib.request.urlopen(f"{self.address}/health", timeout=1):
+                    return
+            except urllib.error.HTTPError:
+                return  # it answers, if only that it wants a password
+            except OSError:
+                time.sleep(0.5)
+        pytest.fail("the server did not start in three minutes")
+
+    def signal(self, number: signal.Signals) -> None:
+        """To the server and its workers."""
+        os.killpg(self.process.pid, number)
+
+    def kill(self) -> None:
+        """As when the machine loses power; nothing is tidied up."""
+        self.signal(signal.SIGKILL)
+        self.process.wait(timeout=30)
+
+    def stop(self) -> None:
+        if self.process and self.process.poll() is None:
+            self.kill()
+
+
+class Postgres:
+    """A PostgreSQL cluster on loopback that lives in ``folder``; runs as another user where this one is root."""
+
+    def __init__(self, folder: Path) -> None:
+        """Skips the test where there is no PostgreSQL."""
+        self.binaries = _postgres_folder()
+        if self.binaries is None:
+            pytest.skip("no PostgreSQL here: install it to run this test")
+        self.folder, self.port = folder, free_port()
+        self.user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
+        if self.user and not shutil.which("runuser"):
+            pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+        self.data = folder / "postgres"
+        self.data.mkdir()
+        if self.user:
+            for parent in (folder, *folder.parents):
+                if parent == Path("/tmp") or parent.stat().st_mode & 0o011 == 0o011:
+                    continue
+                parent.chmod(parent.stat().st_mode | 0o011)
+            shutil.chown(self.data, "nobody")
+        self._run("initdb", "-D", self.data, "-U", "mlflow", "--auth=trust", "-E", "UTF8")
+
+    @property
+    def uri(self) -> str:
+        return f"postgresql://mlflow@127.0.0.1:{self.port}/mlflow"
+
+    def start(self) -> None:
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        self._run("pg_ctl", "-D", self.data, "-w", "-t", "60", "-o", options, "-l", self.data / "log", "start")
+
+    def create_database(self) -> None:
+        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "mlflow", "mlflow")
+
+    def kill(self) -> None:
+        self._run("pg_ctl", "-D", self.data, "-m", "immediate", "stop")
+
+    def stop(self) -> None:
+        if (self.data / "postmaster.pid").exists():
+            self.kill()
+
+    def _run(self, program: str, *arguments: object) -> None:
+        command = [*self.user, str(self.binaries / program), *map(str, arguments)]
+        done = subprocess.run(
+            command, cwd="/", check=False, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if program != "pg_ctl" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT if program != "pg_ctl" else subprocess.DEVNULL,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{program}: {done.stdout}"
+
+
+def _postgres_folder() -> Path | None:
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    found = shutil.which("initdb")
+    return installed[-1].parent if installed else Path(found).resolve().parent if found else None
