@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
-from servers import MlflowServer, Postgres, free_port
+from servers import MlflowServer, PasswordProxy, Postgres, free_port
 from typer.testing import CliRunner
 
 from metaspeech.cli import app
@@ -33,6 +33,7 @@ from metaspeech.tracking.spool import Spool, waiting
 from metaspeech.training.trainer import finish, fit, make_trainer
 
 REPO = Path(__file__).resolve().parents[1]
+SECRET = "a-long-enough-password"
 SLOW = 0.5  # seconds: no call may take so long
 
 
@@ -56,16 +57,22 @@ def sqlite_server(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def postgres_server(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("postgres")
-    database = Postgres(folder)
-    database.start()
-    database.create_database()
-    server = MlflowServer(folder, database.uri)
+def database():
+    database = Postgres()
+    try:
+        database.start()
+        database.create_database()
+        yield database
+    finally:
+        database.stop()
+
+
+@pytest.fixture(scope="module")
+def postgres_server(database, tmp_path_factory):
+    server = MlflowServer(tmp_path_factory.mktemp("postgres"), database.uri)
     server.start()
     yield server
     server.stop()
-    database.stop()
 
 
 def execution(name: str) -> Execution:
@@ -95,11 +102,12 @@ def start(root: Path, name: str, stage: str = "pretrain", **more):
     return stage_run(stage, record=root / "runs" / f"{stage}.json", root=root, execution=execution(name), **more)
 
 
-@pytest.mark.parametrize("kind", ["sqlite_server", "postgres_server"])
+@pytest.mark.parametrize(("kind", "victim"), [("sqlite_server", "sqlite_server"), ("postgres_server", "database")])
 def test_training_goes_on_while_the_server_is_killed_and_every_step_arrives_once(
-    kind, request, tmp_path, monkeypatch, capfd
+    kind, victim, request, tmp_path, monkeypatch, capfd
 ):
-    server = request.getfixturevalue(kind)
+    """SIGKILL of the server, or of the database behind it, which starts again some seconds later."""
+    server, victim = request.getfixturevalue(kind), request.getfixturevalue(victim)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
     values, logged = tiny.params(), Counter()
     with start(tmp_path, "killed") as run:
@@ -109,8 +117,8 @@ def test_training_goes_on_while_the_server_is_killed_and_every_step_arrives_once
             logged.update((metric, step) for metric in found)
             if step == 4 and "loss_after" in found:
                 wait_until(lambda: run_exists(server.address, "killed", "pretrain"))
-                server.kill()
-                threading.Timer(3.0, server.start).start()
+                victim.kill()
+                threading.Timer(3.0, victim.start).start()
 
         learner, data = tiny.learner("tacotron", "fomaml", values, 12), tiny.module(values, 12)
         trainer = make_trainer(values, data.epochs, log, tmp_path / "partial-x", log_every_n_steps=1)
@@ -334,36 +342,45 @@ def test_a_full_disk_under_the_spool_loses_nothing_once_there_is_room(root, monk
     assert capfd.readouterr().err.count("takes no more") == 1
 
 
-def test_a_server_with_users_is_used_with_the_password_of_the_environment(tmp_path, monkeypatch, capfd):
-    secret = "a-long-enough-password"
+@pytest.fixture(params=["proxy", "basic-auth"])
+def guarded(request, tmp_path):
+    """The address of a server that asks for user and password: by a proxy before it, or by MLflow's own app."""
+    if request.param == "proxy":
+        proxy = PasswordProxy(request.getfixturevalue("sqlite_server"), "admin", SECRET)
+        yield proxy
+        proxy.stop()
+        return
+    pytest.importorskip("flask_wtf", reason="MLflow's own basic-auth app needs Flask-WTF: pip install mlflow[auth]")
     config = tmp_path / "auth.ini"
     config.write_text(
         f"[mlflow]\ndefault_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\n"
-        f"admin_username = admin\nadmin_password = {secret}\n"
+        f"admin_username = admin\nadmin_password = {SECRET}\n"
     )
     environment = {"MLFLOW_AUTH_CONFIG_PATH": str(config), "MLFLOW_FLASK_SERVER_SECRET_KEY": "of the test"}
     server = MlflowServer(tmp_path, f"sqlite:///{tmp_path}/server.db", ("--app-name", "basic-auth"), environment)
     server.start()
-    try:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", server.address)
-        with start(tmp_path, "users") as run:
-            run.log_metrics({"loss": 1.0}, step=1)
-        assert "it does not accept user and password (set MLFLOW_TRACKING_USERNAME" in capfd.readouterr().err
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
-        assert secret not in deliver(tmp_path)
-        assert steps(server.address, the_run(server.address, "users", "pretrain"), "loss") == [1]
-        monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
-        monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://admin:{secret}@127.0.0.1:{server.port}")
-        with start(tmp_path, "in the address", "prepare"):
-            pass
-        assert secret not in capfd.readouterr().err
-        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "admin")
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", secret)
-        assert the_run(server.address, "in the address", "prepare").info.status == "FINISHED"
-    finally:
-        server.stop()
+    yield server
+    server.stop()
+
+
+def test_a_server_with_users_is_used_with_the_password_of_the_environment(guarded, tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", guarded.address)
+    with start(tmp_path, "users") as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+    assert "it does not accept user and password (set MLFLOW_TRACKING_USERNAME" in capfd.readouterr().err
+    with monkeypatch.context() as known:
+        known.setenv("MLFLOW_TRACKING_USERNAME", "admin")
+        known.setenv("MLFLOW_TRACKING_PASSWORD", SECRET)
+        assert SECRET not in deliver(tmp_path)
+        assert steps(guarded.address, the_run(guarded.address, "users", "pretrain"), "loss") == [1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://admin:{SECRET}@127.0.0.1:{guarded.port}")
+    with start(tmp_path, "in the address", "prepare"):
+        pass
+    assert SECRET not in capfd.readouterr().err
+    assert not [path for path in (tmp_path / "runs").rglob("*.json") if SECRET in path.read_text()]
+    assert not waiting(tmp_path)
+    found = the_run(f"http://admin:{SECRET}@127.0.0.1:{guarded.port}", "in the address", "prepare")
+    assert found.info.status == "FINISHED"
 
 
 def test_a_process_that_was_forked_leaves_delivery_to_its_parent(root):
