@@ -101,8 +101,9 @@ def write_inputs(project: Path, settings: Params) -> None:
         save_model(project / "models/pretrain" / model, network, model, settings, store.features(), **known)
         (project / "results/pretrain" / model).mkdir(parents=True)
         (project / "results/pretrain" / model / "start.json").write_text("null\n", encoding="utf-8")
-        for seed, algorithm in enumerate(settings.algorithms):
-            write_adapted(project, settings, store, splits, episodes, model, algorithm, seed)
+        for number, algorithm in enumerate(settings.algorithms):
+            for seed in settings.seeds:
+                write_adapted(project, settings, store, splits, episodes, model, algorithm, number, seed)
 
 
 def vectors(settings: Params, splits: Splits, episodes: list[EpisodeSpec]) -> pd.DataFrame:
@@ -125,12 +126,13 @@ def write_adapted(
     episodes: list[EpisodeSpec],
     model: str,
     algorithm: str,
+    number: int,
     seed: int,
 ) -> None:
-    """What meta_train and adapt leave of one model and algorithm."""
-    torch.manual_seed(seed)
+    """What meta_train and adapt leave of one model, the ``number``-th algorithm and a seed."""
+    torch.manual_seed(number + 100 * (seed - 1))
     network = build_model(model, settings, store.features())
-    name = f"{model}-{algorithm}-1"
+    name = f"{model}-{algorithm}-{seed}"
     known = {"speakers": splits.speakers("train")}
     save_model(project / "models/meta_train" / name, network, model, settings, store.features(), **known)
     base, rows = parameters_of(network), []
@@ -146,15 +148,16 @@ def write_adapted(
                 for step, own in adapted.items()
             }
             deltas.write(folder / f"{episode.episode_id}-{shots}.safetensors", base, moved)
-        owner = {"model": model, "algorithm": algorithm, "seed": 1, "episode_id": episode.episode_id}
+        owner = {"model": model, "algorithm": algorithm, "seed": seed, "episode_id": episode.episode_id}
+        losses = {step: 2.0 - 0.1 * step + 0.01 * number + 0.04 * (seed - 1) for step in STEPS}
         rows += [
-            {**owner, "speaker": episode.speaker, "shots": shots, "step": step, "loss": 2.0 - 0.1 * step + 0.01 * seed}
+            {**owner, "speaker": episode.speaker, "shots": shots, "step": step, "loss": losses[step]}
             for shots in settings.adapt.shots
             for step in STEPS
         ]
     pd.DataFrame(rows).to_parquet(folder.parent / "curves.parquet", index=False)
-    far = {"horizon_step": 20, "horizon_loss": 1.7 + seed, "horizon_diverged": 2 * seed, "horizon_tasks": 2}
-    trained = {"gradient_evaluations": 8, "outer_steps": 4 - 3 * seed}
+    far = {"horizon_step": 20, "horizon_loss": 1.7 + number, "horizon_diverged": 2 * number, "horizon_tasks": 2}
+    trained = {"gradient_evaluations": 8, "outer_steps": 4 - 3 * number}
     for stage_name, metrics in (("adapt", far), ("meta_train", trained)):
         path = project / "results" / stage_name / name / "metrics.json"
         path.parent.mkdir(parents=True, exist_ok=True)
