@@ -8,7 +8,7 @@ from tqdm import tqdm
 
 from metaspeech.data.episodes import read_episodes
 from metaspeech.data.store import Store
-from metaspeech.evaluation import bench
+from metaspeech.evaluation import bench, selfcheck
 from metaspeech.evaluation.leakage import Inputs, check_leakage
 from metaspeech.evaluation.summary import compact_metrics, curve_table, summarise
 from metaspeech.evaluation.systems import headline_shots
@@ -19,6 +19,7 @@ from pipelines._stage import Stage, run_stage
 
 PREPARED = Path("data/prepared")
 EPISODES = Path("data/episodes")
+REMEMBERED = Path(".metaspeech/judges.sqlite")  # what judges have said; results do not depend on it
 
 
 def evaluate(stage: Stage) -> None:
@@ -48,6 +49,7 @@ def evaluate(stage: Stage) -> None:
         voices=tuple(voices),
         audible=bench.audible_episodes(episodes, params.report.speakers),
         audio=stage.folder / "audio",
+        remembered=REMEMBERED,
     )
     jobs = list(bench.jobs(setup))
     done = ordered_map(bench.run, jobs, worker_count(settings.workers))
@@ -65,10 +67,13 @@ def evaluate(stage: Stage) -> None:
         "seeds": params.seeds,
         "audible": sorted(setup.audible),
     }
-    columns = bench.columns(settings.judges)
+    probes = [row for outcome in outcomes for row in outcome.probes]
+    references = utterances[utterances["model"] == ""]
+    checks = selfcheck.verdicts(settings.judges, references, probes, resamples=settings.bootstrap, seed=params.seed)
     summary, speakers = summarise(
-        utterances, curves, columns, setup.systems, described,
-        bootstrap=settings.bootstrap, seed=params.seed, test=settings.test, leakage=leakage,
+        utterances, curves, bench.columns(settings.judges), setup.systems, described,
+        bootstrap=settings.bootstrap, seed=params.seed, test=settings.test,
+        checks=checks, doubted=bench.doubted(checks), leakage=leakage,
     )  # fmt: skip
 
     for name, table in (("utterances", utterances), ("speakers", speakers)):

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import sqlite3
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,9 @@ from nbclient.exceptions import CellExecutionError
 from metaspeech import registry
 from metaspeech.errors import UserError
 from metaspeech.evaluation import bench, takes
+from metaspeech.evaluation.judges.mcd import MelCepstralDistortion
+from metaspeech.evaluation.judges.similarity import SpeakerSimilarity
+from metaspeech.evaluation.summary import Summary
 from metaspeech.report.results import Results
 from metaspeech.training.checkpoint import CARD
 from pipelines.evaluate import evaluate
@@ -117,10 +121,48 @@ def test_processes_do_not_change_the_numbers(project, utterances, monkeypatch):
     monkeypatch.chdir(project)
     monkeypatch.setattr(evaluated, "PARAMS", {**evaluated.PARAMS, "algorithms": ["maml"]})
     settings = evaluated.params(evaluate={**evaluated.PARAMS["evaluate"], "workers": 2, "judges": ["mcd"]})
+    shutil.rmtree(".metaspeech")  # else nothing would be judged
     evaluate(evaluated.stage("parallel", settings))
     again = pd.read_parquet("results/parallel/utterances.parquet")
     expected = utterances[utterances["algorithm"] != "transfer"].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, expected[again.columns], rtol=1e-5)
+
+
+def test_what_judges_said_before_is_not_asked_again_and_the_tables_are_the_same(project, utterances, monkeypatch):
+    monkeypatch.chdir(project)
+    changed = {**evaluated.PARAMS["evaluate"], "judges": ["mcd", "similarity", "attention"]}
+    first = evaluated.stage("first", evaluated.params(evaluate=changed))
+    evaluate(first)
+    said = sqlite3.connect(".metaspeech/judges.sqlite").execute("SELECT COUNT(*) FROM scores").fetchone()
+    monkeypatch.setattr(SpeakerSimilarity, "__call__", None)
+    monkeypatch.setattr(MelCepstralDistortion, "__call__", None)
+    evaluate(evaluated.stage("second", evaluated.params(evaluate=changed)))
+    assert sqlite3.connect(".metaspeech/judges.sqlite").execute("SELECT COUNT(*) FROM scores").fetchone() == said
+    for name in ("utterances.parquet", "summary.json"):
+        assert Path("results/first", name).read_bytes() == Path("results/second", name).read_bytes()
+    again = pd.read_parquet("results/second/utterances.parquet")
+    pd.testing.assert_frame_equal(again, utterances[again.columns])
+
+
+def test_dear_judges_are_asked_for_the_first_queries_only(utterances):
+    first = utterances.groupby("episode_id")["utt_id"].transform("first")
+    assert utterances["mos"].notna().equals(utterances["utt_id"] == first)
+
+
+def test_the_summary_says_which_judges_failed_on_tones(project):
+    """No speech here: a recogniser cannot hear any, while distances from a recording to itself are 0."""
+    summary = Summary.read(project / "results/untouched/summary.json")
+    passed = summary.checks.set_index(["judge", "check"])["passed"]
+    assert passed["mcd", "recordings against themselves"]
+    assert not passed["phonemes", "recordings"]
+    trusted = summary.columns.set_index("name")["trusted"]
+    assert trusted["loss"]
+    assert trusted["mcd"]
+    assert not trusted["phoneme_error"]
+    table = summary.conditions
+    assert set(table[table["metric"] == "eer"]["algorithm"]) == {"real", "copy", "transfer", "maml"}
+    assert table[table["metric"] == "eer"]["mean"].between(0, 1).all()
+    assert set(table[table["metric"] == "focus_rate"]["algorithm"]) == {"transfer", "maml"}
 
 
 def test_diverged_parameters_are_counted_and_do_not_stop_the_stage(project, tmp_path, monkeypatch):

@@ -250,7 +250,10 @@ class Evaluate:
     vocoder_queries: int = ranged(2, 1)  # of the query utterances, at most so many through vocoders
     griffin_lim_iterations: int = ranged(32, 1)
     max_seconds_ratio: float = ranged(3.0, 1)  # a synthesis stops at so many times the length of the recording
-    judges: list[str] = ranged(["mcd", "f0", "similarity", "phonemes"])  # names in registry.JUDGES
+    judges: list[str] = ranged(
+        ["mcd", "f0", "prosody", "similarity", "phonemes", "sentences", "mos", "attention"]
+    )  # names in registry.JUDGES
+    dear_queries: int = ranged(1, 1)  # of the query utterances, at most so many are heard by the slow judge: mos
     test: str = ranged("sign_flip", choices=("sign_flip", "wilcoxon"))  # of paired differences over speakers
     bootstrap: int = ranged(2000, 100)  # resamples of speakers
     workers: int = ranged(0, 0)  # processes; 0: one a core

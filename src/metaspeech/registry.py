@@ -53,8 +53,12 @@ SAMPLERS = {
 JUDGES = {
     "mcd": "metaspeech.evaluation.judges.mcd:MelCepstralDistortion",
     "f0": "metaspeech.evaluation.judges.f0:PitchError",
+    "prosody": "metaspeech.evaluation.judges.prosody:ProsodyError",
     "similarity": "metaspeech.evaluation.judges.similarity:SpeakerSimilarity",
     "phonemes": "metaspeech.evaluation.judges.phonemes:PhonemeError",
+    "sentences": "metaspeech.evaluation.judges.sentences:SentenceAccuracy",
+    "mos": "metaspeech.evaluation.judges.mos:PredictedMos",
+    "attention": "metaspeech.evaluation.judges.attention:AttentionFailures",
 }
 
 

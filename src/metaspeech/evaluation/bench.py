@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 
 from metaspeech.audio import io
@@ -16,9 +17,12 @@ from metaspeech.audio.features import resample
 from metaspeech.config import Params
 from metaspeech.data.episodes import EpisodeSpec
 from metaspeech.data.store import Store
-from metaspeech.evaluation.judges.base import RATE, Column, Judge, Query
+from metaspeech.evaluation import selfcheck
+from metaspeech.evaluation.judges.base import RATE, Candidate, Column, Query, Setting
+from metaspeech.evaluation.judges.remembered import Memory, Remembered
 from metaspeech.evaluation.systems import System, headline_step
 from metaspeech.evaluation.takes import Take, TakeMaker, Voice
+from metaspeech.evaluation.verification import EER
 from metaspeech.registry import JUDGES, resolve
 
 ENROLMENT = 10  # recordings a speaker's centroid is made of, at most
@@ -35,6 +39,7 @@ class Bench:
     voices: tuple[Voice, ...]  # of every model and algorithm
     audible: frozenset[str]  # episodes whose first query is kept as audio, mel and alignment
     audio: Path  # folder for that audio
+    remembered: Path | None = None  # file with what judges have said; None: every one is asked
 
 
 @dataclass(frozen=True)
@@ -49,15 +54,24 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Rows of the utterance table, and arrays for panels by ``<episode>/<condition>/<mel or alignment>``."""
+    """Rows of the utterance table, arrays for panels by ``<episode>/<condition>/<mel or alignment>``, and, of some
+    references, rows of :func:`metaspeech.evaluation.selfcheck.probe`."""
 
     rows: list[dict[str, Any]]
     panels: dict[str, np.ndarray]
+    probes: list[dict[str, Any]]
 
 
 def columns(judges: Sequence[str]) -> list[Column]:
     """The columns that these judges add to the utterance table."""
     return [column for name in judges for column in resolve(JUDGES, name).columns]
+
+
+def doubted(checks: pd.DataFrame) -> set[str]:
+    """The columns of judges that failed one of their checks."""
+    names = selfcheck.failed(checks)
+    found = {column.name for column in columns(sorted(names))}
+    return found | {EER.name} if "similarity" in names else found
 
 
 def systems(models: Mapping[str, Any], params: Params) -> list[System]:
@@ -105,14 +119,15 @@ def run(job: Job) -> Outcome:
     if episode.episode_id in job.bench.audible and job.seed == job.bench.params.seeds[0]:
         shown = [take for take in takes if take.utt_id == utt_ids[0]]
         panels = room.keep(job.bench.audio, episode.episode_id, shown)
-    return Outcome(rows, panels)
+    probed = not job.algorithm and episode.episode_id in audible_episodes(job.bench.episodes, selfcheck.SPEAKERS)
+    return Outcome(rows, panels, room.probe(utt_ids[0]) if probed else [])
 
 
 class _Room:
     """Store, judges and models of one process."""
 
     def __init__(self, bench: Bench) -> None:
-        self.settings = bench.params.evaluate
+        self.settings, self.seed = bench.params.evaluate, bench.params.seed
         self.store = Store(bench.store)
         self.rate = int(self.store.settings["sample_rate"])
         self.maker = TakeMaker(bench.params, self.store, bench.systems, bench.voices)
@@ -120,21 +135,31 @@ class _Room:
             speaker: [self._at_judge_rate(self.store.audio(utt_id)) for utt_id in utt_ids]
             for speaker, utt_ids in enrolment_of(self.store, bench.episodes).items()
         }
-        self.judges: list[Judge] = [resolve(JUDGES, name)(enrolment) for name in self.settings.judges]
+        queries = [utt_id for episode in bench.episodes for utt_id in episode.query[: self.settings.queries]]
+        self.texts = sorted({str(self.store.manifest.loc[utt_id, "text"]) for utt_id in queries})
+        setting, memory = Setting(enrolment, self.texts), Memory(bench.remembered)
+        self.judges = {name: Remembered(name, setting, memory) for name in self.settings.judges}
+        self.dear = {utt_id for one in bench.episodes for utt_id in one.query[: self.settings.dear_queries]}
 
-    def judge(self, utt_id: str, takes: Sequence[Take]) -> list[dict[str, float]]:
-        """Scores of each take; NaN for those that cannot be heard."""
-        entry = self.store.manifest.loc[utt_id]
-        query = Query(utt_id, str(entry["speaker"]), str(entry["text"]), self._at_judge_rate(self.store.audio(utt_id)))
+    def judge(self, utt_id: str, takes: Sequence[Take]) -> list[dict[str, Any]]:
+        """Scores of each take; NaN for those that cannot be heard, or that a dear judge is not asked for."""
+        query = self.query(utt_id)
         nothing = {column.name: float("nan") for column in columns(self.settings.judges)}
-        scores = [dict(nothing) for _ in takes]
-        heard = [(row, take.audio) for row, take in enumerate(takes) if take.audio is not None]
-        if heard:
-            candidates = [self._at_judge_rate(audio) for _, audio in heard]
-            for judge in self.judges:
-                for (row, _), given in zip(heard, judge(query, candidates), strict=True):
+        scores: list[dict[str, Any]] = [dict(nothing) for _ in takes]
+        heard = [(row, take, take.audio) for row, take in enumerate(takes) if take.audio is not None]
+        candidates = [Candidate(self._at_judge_rate(audio), take.alignment) for _, take, audio in heard]
+        for name, judge in self.judges.items():
+            if heard and (utt_id in self.dear or not resolve(JUDGES, name).dear):
+                for (row, _, _), given in zip(heard, judge(query, candidates), strict=True):
                     scores[row].update(given)
         return scores
+
+    def probe(self, utt_id: str) -> list[dict[str, Any]]:
+        return selfcheck.probe(self.judges, self.query(utt_id), self.texts, self.seed)
+
+    def query(self, utt_id: str) -> Query:
+        entry = self.store.manifest.loc[utt_id]
+        return Query(utt_id, str(entry["speaker"]), str(entry["text"]), self._at_judge_rate(self.store.audio(utt_id)))
 
     def describe(self, take: Take, shots: int) -> dict[str, Any]:
         return {

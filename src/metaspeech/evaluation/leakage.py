@@ -15,12 +15,12 @@ import pandas as pd
 from metaspeech.data.episodes import EpisodeSpec, Pool, read_episodes, read_pool
 from metaspeech.data.texts import phrase
 from metaspeech.errors import UserError
+from metaspeech.evaluation.judges.base import UNKNOWN
 from metaspeech.evaluation.summary import LEAKAGE
 from metaspeech.registry import JUDGES, resolve
 from metaspeech.training.checkpoint import CARD, read_card
 from metaspeech.training.starts import check_unseen, read_start
 
-UNKNOWN = "unknown"  # among the corpora of a judge that does not say what it was trained on
 HOLDS = {"libritts": ("librispeech",)}  # a corpus -> others with recordings of the same speakers
 NAMED = 5  # culprits in a message
 
@@ -210,7 +210,7 @@ def _vectors(model: str, path: Path, held_out: set[str]) -> _Finding:
 def _judge(name: str, source: str, unseen: set[str]) -> _Finding:
     """A judge that names the corpus may have heard the test speakers: a mark. One that names them has."""
     check = f"judge {name}: has not heard the test speakers in its training"
-    known: tuple[str, ...] = getattr(resolve(JUDGES, name), "trained_on", ())
+    known: tuple[str, ...] = resolve(JUDGES, name).trained_on
     corpora = (source, *HOLDS.get(source, ()))
     heard = {speaker for speaker in unseen if any(f"{corpus}/{speaker}" in known for corpus in corpora)}
     if heard:

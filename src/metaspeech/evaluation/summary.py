@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from metaspeech.evaluation.judges.base import Column
 from metaspeech.evaluation.speed import SPEED, steps_to_baseline
 from metaspeech.evaluation.statistics import cluster_bootstrap
 from metaspeech.evaluation.systems import System
+from metaspeech.evaluation.verification import EER, VERIFIED, condition_rates
 from metaspeech.files import replacing
 
 LOSS = Column("loss", "Loss", "lower", "Of the model itself, on the query recordings.")
@@ -43,7 +44,8 @@ class Summary:
     Attributes:
         settings: algorithms, shots (those that findings are about), all_shots (that were synthesised), queries,
             vocoder_queries, seed, seeds, audible, speakers, baseline, test; systems by their fields. See the property.
-        columns: a row a metric: name, label, better, explanation.
+        columns: a row a metric: name, label, better, explanation, and whether it is ``trusted``: whether its judge
+            passed all of its checks.
         conditions: a row a condition (model, algorithm, shots, step) and metric: mean, low, high, speakers. "model" is
             the name of a system. References have none and the algorithm "real" or "copy".
         shared: the same over those queries alone that every system rendered, so that systems can be compared; empty
@@ -54,7 +56,8 @@ class Summary:
         speed: a row an algorithm and metric: how many steps it needs for what the baseline has at its last one. See
             :func:`~metaspeech.evaluation.speed.steps_to_baseline`.
         seeds: a row a condition, compared metric and seed of training: the mean over speakers.
-        checks: a row a judge and what it was tried on: value, low, high, expected, passed.
+        checks: a row a judge and what it was tried on: value, low, high, expected, passed. See
+            :func:`~metaspeech.evaluation.selfcheck.verdicts`.
         leakage: a row a check of :mod:`~metaspeech.evaluation.leakage`: passed, detail.
     """
 
@@ -166,8 +169,7 @@ def summarise(
     bootstrap: int,
     seed: int,
     test: str = "sign_flip",
-    over_all: Sequence[Column] = (),
-    rates: pd.DataFrame | None = None,
+    doubted: Collection[str] = (),
     checks: pd.DataFrame | None = None,
     leakage: pd.DataFrame | None = None,
 ) -> tuple[Summary, pd.DataFrame]:
@@ -180,8 +182,7 @@ def summarise(
         settings: kept as they are; ``systems``, ``speakers``, ``baseline`` and ``test`` are added.
         bootstrap, seed: resamples of speakers, and their seed.
         test: of paired differences, in :data:`~metaspeech.evaluation.statistics.TESTS`.
-        over_all: metrics of all of a condition's utterances together, which no speaker has a mean of.
-        rates: their rows of ``conditions``.
+        doubted: metrics of judges that failed a check.
         checks, leakage: kept as they are.
     """
     columns = [LOSS, *judged]
@@ -192,8 +193,14 @@ def summarise(
     if not any(system.vocoder for system in systems):
         shared = shared.iloc[:0]
     counts = speakers.groupby(CONDITION, sort=True)[FLAGS].sum().reset_index()
-    conditions = _joined(_means(speakers, columns, bootstrap, seed), rates)
-    columns += over_all
+    conditions = _means(speakers, columns, bootstrap, seed)
+    conditions_shared = _means(shared, judged, bootstrap, seed)
+    if set(utterances) >= VERIFIED:
+        columns.append(EER)
+        conditions = _joined(conditions, condition_rates(utterances, resamples=bootstrap, seed=seed))
+        if len(shared):
+            rates = condition_rates(shared_queries(utterances), resamples=bootstrap, seed=seed)
+            conditions_shared = _joined(conditions_shared, rates)
     summary = Summary(
         {
             **settings,
@@ -202,9 +209,9 @@ def summarise(
             "baseline": BASELINE,
             "test": test,
         },
-        pd.DataFrame([asdict(column) for column in columns]),
+        pd.DataFrame([{**asdict(one), "trusted": one.name not in doubted} for one in columns]),
         conditions,
-        _means(shared, judged, bootstrap, seed),
+        conditions_shared,
         counts,
         compare(speakers, shared, systems, bootstrap, seed, test),
         steps_to_baseline(conditions, speakers, columns, bootstrap, seed),
@@ -227,10 +234,10 @@ def _means(speakers: pd.DataFrame, columns: Sequence[Column], bootstrap: int, se
     return pd.DataFrame(rows, columns=MEANS)
 
 
-def _joined(means: pd.DataFrame, rates: pd.DataFrame | None) -> pd.DataFrame:
-    if rates is None or rates.empty:
+def _joined(means: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    if rates.empty:
         return means
-    return pd.concat([means, rates[MEANS]], ignore_index=True).sort_values(CONDITION, kind="stable", ignore_index=True)
+    return pd.concat([means, rates], ignore_index=True).sort_values(CONDITION, kind="stable", ignore_index=True)
 
 
 def curve_table(summary: Summary) -> pd.DataFrame:

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from metaspeech.evaluation.judges.alignment import HOP, align, cepstra
-from metaspeech.evaluation.judges.base import RATE, Column, Enrolment, Query, Scores
+from metaspeech.evaluation.judges.base import RATE, Candidate, Column, Query, Scores, Setting
 
 with warnings.catch_warnings():  # about pkg_resources, inside the package
     warnings.simplefilter("ignore")
@@ -35,15 +35,19 @@ class PitchError:
         ),
     )
 
-    def __init__(self, enrolment: Enrolment) -> None:
-        del enrolment
+    trained_on: ClassVar[tuple[str, ...]] = ()
+    dear: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ("librosa", "pyworld", "scipy", "torchaudio")
 
-    def __call__(self, query: Query, candidates: Sequence[np.ndarray]) -> list[Scores]:
+    def __init__(self, setting: Setting) -> None:
+        del setting
+
+    def __call__(self, query: Query, candidates: Sequence[Candidate]) -> list[Scores]:
         reference, reference_f0 = cepstra(query.audio), pitch(query.audio)
         scores = []
         for candidate in candidates:
-            path, _ = align(reference, cepstra(candidate))
-            scores.append(compare(reference_f0[path[:, 0]], pitch(candidate)[path[:, 1]]))
+            path, _ = align(reference, cepstra(candidate.audio))
+            scores.append(compare(reference_f0[path[:, 0]], pitch(candidate.audio)[path[:, 1]]))
         return scores
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
-import numpy as np
-
 from metaspeech.evaluation.judges.alignment import align, cepstra
-from metaspeech.evaluation.judges.base import Column, Enrolment, Query, Scores
+from metaspeech.evaluation.judges.base import Candidate, Column, Query, Scores, Setting
 
 
 class MelCepstralDistortion:
@@ -24,9 +22,13 @@ class MelCepstralDistortion:
         ),
     )
 
-    def __init__(self, enrolment: Enrolment) -> None:
-        del enrolment
+    trained_on: ClassVar[tuple[str, ...]] = ()
+    dear: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ("librosa", "scipy", "torchaudio")
 
-    def __call__(self, query: Query, candidates: Sequence[np.ndarray]) -> list[Scores]:
+    def __init__(self, setting: Setting) -> None:
+        del setting
+
+    def __call__(self, query: Query, candidates: Sequence[Candidate]) -> list[Scores]:
         reference = cepstra(query.audio)
-        return [{"mcd": float(align(reference, cepstra(one))[1].mean())} for one in candidates]
+        return [{"mcd": float(align(reference, cepstra(one.audio))[1].mean())} for one in candidates]

@@ -11,7 +11,7 @@ import hama
 import jiwer
 import numpy as np
 
-from metaspeech.evaluation.judges.base import RATE, Column, Enrolment, Query, Scores
+from metaspeech.evaluation.judges.base import RATE, UNKNOWN, Candidate, Column, Query, Scores, Setting
 
 PAD = RATE // 5  # samples of silence either side: without them the recogniser misses the ends of short words
 WORD = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)*")
@@ -34,13 +34,17 @@ class PhonemeError:
         ),
     )
 
-    def __init__(self, enrolment: Enrolment) -> None:
-        del enrolment
+    trained_on: ClassVar[tuple[str, ...]] = (UNKNOWN,)
+    dear: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ("hama", "jiwer")
+
+    def __init__(self, setting: Setting) -> None:
+        del setting
         self._recogniser = hama.ASRModel()
 
-    def __call__(self, query: Query, candidates: Sequence[np.ndarray]) -> list[Scores]:
+    def __call__(self, query: Query, candidates: Sequence[Candidate]) -> list[Scores]:
         reference = pronunciation(query.text)
-        return [{"phoneme_error": error_rate(reference, self.recognise(one))} for one in candidates]
+        return [{"phoneme_error": error_rate(reference, self.recognise(one.audio))} for one in candidates]
 
     def recognise(self, audio: np.ndarray) -> list[str]:
         """The phonemes heard in (samples,) at 16 kHz."""

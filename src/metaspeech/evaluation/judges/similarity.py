@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from metaspeech.evaluation.judges.base import Column, Enrolment, Query, Scores
+from metaspeech.evaluation.judges.base import Candidate, Column, Query, Scores, Setting
 from metaspeech.evaluation.speaker_encoder import embed
 
 
@@ -31,19 +31,29 @@ class SpeakerSimilarity:
         Column("margin", "Similarity margin", "higher", "Speaker similarity less similarity to others."),
     )
 
-    def __init__(self, enrolment: Enrolment) -> None:
-        self._speakers = list(enrolment)
-        self._centroids = np.stack([centroid(embed(recordings)) for recordings in enrolment.values()])
+    trained_on: ClassVar[tuple[str, ...]] = ("librispeech", "voxceleb1", "voxceleb2")  # of LibriSpeech train-other-500
+    dear: ClassVar[bool] = False
+    packages: ClassVar[tuple[str, ...]] = ("librosa", "resemblyzer", "torch")
 
-    def __call__(self, query: Query, candidates: Sequence[np.ndarray]) -> list[Scores]:
-        cosines = embed(candidates) @ self._centroids.T  # (candidates, speakers)
+    def __init__(self, setting: Setting) -> None:
+        self._speakers = sorted(setting.enrolment)
+        self._centroids = np.stack([centroid(embed(setting.enrolment[speaker])) for speaker in self._speakers])
+
+    def __call__(self, query: Query, candidates: Sequence[Candidate]) -> list[Scores]:
+        """Also ``impostor_scores``: the cosines to each other test speaker, in the order of their names."""
+        cosines = embed([one.audio for one in candidates]) @ self._centroids.T  # (candidates, speakers)
         own = np.array([speaker == query.speaker for speaker in self._speakers])
-        scores = []
+        scores: list[Scores] = []
         for row in cosines:
             similarity = float(row[own].mean())
             impostors = float(row[~own].mean()) if (~own).any() else float("nan")
             scores.append(
-                {"similarity": similarity, "impostor_similarity": impostors, "margin": similarity - impostors}
+                {
+                    "similarity": similarity,
+                    "impostor_similarity": impostors,
+                    "margin": similarity - impostors,
+                    "impostor_scores": [float(cosine) for cosine in row[~own]],
+                }
             )
         return scores
 
