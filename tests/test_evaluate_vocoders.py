@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from metaspeech.errors import UserError
 from metaspeech.evaluation import rendering, takes
 from metaspeech.evaluation.summary import Summary
 from metaspeech.report.findings import findings
-from metaspeech.report.listening import listening_panels
+from metaspeech.report.listening import listening
 from metaspeech.report.page import start_sentence
 from metaspeech.report.results import Results
 from metaspeech.training import deltas
@@ -210,8 +211,10 @@ def test_the_page_has_a_part_for_each_system(page):
     curves = paired = 3 + 4 + 4  # of the chain, the acoustic model, the vocoder
     panels = 3 + 1  # spectrograms of each, alignments of the acoustic model
     tasks = 2 * (1 + 3)  # a map for each model, a matrix for each representation
-    assert parser.counts["svg"] == 1 + curves + paired + panels + tasks
-    assert parser.counts["audio"] == 2 * (2 + 2 * (3 + 2 + 2))
+    fronts, speakers = 3, 3 + 4 + 4
+    assert parser.counts["svg"] == 1 + curves + paired + fronts + speakers + panels + tasks
+    assert parser.counts["audio"] == 1
+    assert len(set(re.findall(r'data-clip="(\d+)"', page))) == 2 * (2 + 2 * (3 + 2 + 2))
     for text in (
         "From text to sound: tacotron, then wavenet",
         "Acoustic model: tacotron, then Griffin-Lim",
@@ -227,13 +230,16 @@ def test_the_page_has_a_part_for_each_system(page):
 
 def test_sound_is_left_out_before_the_page_becomes_too_large(project):
     results = Results(project / "results/evaluate")
-    assert len(listening_panels(results)) == 2
-    (only,) = listening_panels(results, most=1)
-    assert [line.name for line in only.lines] == [
-        "recorded mel + wavenet", "tacotron + Griffin-Lim", "tacotron + wavenet",
-    ]  # fmt: skip
-    chain = only.lines[-1]
-    assert [[clip is not None for clip in group] for group in chain.clips] == [[True, False, True]] * 2
+    assert len(listening(results).panels) == 2
+    found = listening(results, most=1)
+    (only,) = found.panels
+    assert found.left_out == 1
+    assert {name: len(clips) for name, clips in only.systems.items()} == {CHAIN: 2, "tacotron": 2, "wavenet": 2}
+    assert found.steps == {CHAIN: [0, 2], "tacotron": [0, 1, 2], "wavenet": [0, 2]}
+    clips = [only.real, only.copy, *(clip for groups in only.systems.values() for group in groups for clip in group)]
+    assert sorted(clip.place for clip in clips) == list(range(len(found.sounds)))
+    assert found.metric == "similarity"
+    assert only.real.value > 0
 
 
 def test_a_start_from_nothing_is_said_too():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,10 @@ from metaspeech.evaluation.judges.base import Column
 from metaspeech.evaluation.summary import Summary, compact_metrics, curve_table, summarise
 from metaspeech.evaluation.systems import System, headline_step
 from metaspeech.report.findings import findings
+from metaspeech.report.speakers import seed_rows, speaker_rows
+from metaspeech.report.speed import speed_rows
 from metaspeech.report.tables import comparison_rows, result_rows
+from metaspeech.report.trust import doubt_sentence
 
 COLUMNS = [
     Column("similarity", "Similarity", "higher", "Cosine."),
@@ -254,3 +258,60 @@ def test_significant_differences_are_marked_in_the_table():
     assert css["maml", "5"] == "ahead"
     assert css["reptile", "5"] == "behind"
     assert css["maml", "0"] == ""
+
+
+def test_the_speed_up_is_told_with_its_interval():
+    found = findings(summary_of(*tables({"transfer": 0.0, "maml": 0.08}, noise=0.002)), "tacotron")
+    assert found.speed.startswith("MAML needs 5 steps for the speaker similarity that transfer has after 20 steps (")
+    assert "4 times fewer (95 % interval: 5)." in found.speed
+    assert "exclude" not in found.speed
+
+
+def test_an_uncertain_speed_up_is_said_to_be_one():
+    found = findings(summary_of(*tables({"transfer": 0.0, "maml": 0.05}, noise=0.06, speakers=6, seed=3)), "tacotron")
+    assert "do not exclude" in found.speed
+
+
+def test_where_nobody_is_faster_none_is_named():
+    found = findings(summary_of(*tables({"transfer": 0.0, "maml": -0.3}, noise=0.002)), "tacotron")
+    assert found.speed.startswith("No other start comes to the speaker similarity")
+    assert findings(summary_of(*tables({"maml": 0.08})), "tacotron").speed is None
+
+
+def test_speed_rows_mark_only_what_beats_the_baseline_itself():
+    summary = summary_of(*tables({"transfer": 0.0, "maml": 0.08}, noise=0.002))
+    rows = {row.algorithm: row.cells[0] for row in speed_rows(summary, "tacotron", ["similarity"])}
+    assert (rows["transfer"].text, rows["transfer"].css) == ("20", "")
+    assert (rows["maml"].text, rows["maml"].css) == ("5 (4× fewer)", "ahead")
+    assert rows["maml"].value == 5
+
+
+def test_a_doubted_metric_is_quoted_nowhere():
+    summary = summary_of(*tables({"transfer": 0.0, "maml": 0.08}))
+    trusted = summary.columns["name"] != "similarity"
+    doubtful = replace(summary, columns=summary.columns.assign(trusted=trusted))
+    found = findings(doubtful, "tacotron")
+    assert "phoneme error" in found.headline
+    quoted = [one for one in [found.headline, found.speed, *found.details] if "imilarity" in one]
+    assert quoted == [doubt_sentence(doubtful)]
+    assert "Similarity is struck through" in quoted[0]
+
+
+def test_speakers_and_seeds_are_told_apart():
+    utterances, curves = tables({"transfer": 0.0, "maml": 0.08}, speakers=3)
+    both = [table.assign(seed=seed) for seed in (1, 2) for table in (utterances, curves)]
+    both[2].loc[both[2]["model"] != "", "similarity"] += 0.02
+    system = System("tacotron", None, STEPS, 5, "Query loss", "Of training.")
+    settings = {"algorithms": ["transfer", "maml"], "shots": 5}
+    summary, speakers = summarise(
+        pd.concat(both[::2]), pd.concat(both[1::2]), COLUMNS, [system], settings, bootstrap=100, seed=0
+    )
+    columns, rows = speaker_rows(summary, speakers, "tacotron", "similarity")
+    assert columns == ["real", "copy", "transfer", "maml"]
+    assert [row.name for row in rows] == ["s0", "s1", "s2"]
+    assert all([cell.css for cell in row.cells] == ["", "", "", "best"] for row in rows)
+    spread = {row.algorithm: row.cells[0] for row in seed_rows(summary, "tacotron", ["similarity"])}
+    low, high = (float(one) for one in spread["maml"].notes[0].split(" to "))
+    assert high - low == pytest.approx(0.02, abs=0.0015)
+    assert spread["maml"].notes[1] == f"s.d. {0.02 / 2**0.5:.3f}"
+    assert seed_rows(summary_of(utterances, curves), "tacotron", ["similarity"]) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,15 +12,20 @@ from matplotlib.figure import Figure
 
 from metaspeech.evaluation.breakdown import Breakdown
 from metaspeech.evaluation.comparisons import BASELINE
-from metaspeech.evaluation.style import INK, MUTED, RULE, colours, in_sentence, label, markers
+from metaspeech.evaluation.style import INK, MUTED, RULE, colours, in_sentence, label, markers, number
 from metaspeech.evaluation.summary import Summary
 
 WIDTH, HEIGHT = 4.6, 3.3  # inches
+PANELS = 8  # of speakers, side by side
 
 
-def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
-    """A metric over adaptation steps, a line an algorithm with its 95 % band; the references as level lines."""
-    table, shots, system = summary.conditions, summary.settings["shots"], summary.system(model)
+def adaptation_curve(summary: Summary, model: str, metric: str, shots: int | None = None) -> Figure:
+    """A metric over adaptation steps, a line an algorithm with its 95 % band; the references as level lines.
+
+    Args:
+        shots: support recordings; without, those that findings are about.
+    """
+    table, system, shots = summary.conditions, summary.system(model), shots or summary.settings["shots"]
     rows = table[(table["metric"] == metric) & (table["model"] == model) & (table["shots"] == shots)]
     algorithms = [name for name in summary.settings["algorithms"] if name in set(rows["algorithm"])]
     colour, marker = colours(algorithms), markers(algorithms)
@@ -55,11 +61,70 @@ def adaptation_curve(summary: Summary, model: str, metric: str) -> Figure:
             linewidth=1.8,
             label=label(name),
         )
-    axes.set_xticks(sorted(set(rows["step"])))
-    axes.set_xlabel("adaptation steps")
+    step_axis(axes, sorted(set(rows["step"])))
+    axes.set_xlabel("adaptation steps (square-root scale)")
     axes.set_ylabel(summary.label(metric, system))
     axes.margins(x=0.04, y=0.1)
     return figure
+
+
+def speaker_curves(summary: Summary, speakers: pd.DataFrame, model: str, metric: str) -> Figure | None:
+    """A small panel a speaker, all with the same axes: a metric over adaptation steps, a line an algorithm.
+
+    All panels are drawn in one pair of axes, an algorithm's lines as one: fifty pairs would make a page slow.
+
+    Args:
+        speakers: a row a condition and speaker, see :func:`~metaspeech.evaluation.summary.speaker_means`.
+
+    Returns:
+        None where the metric was not measured.
+    """
+    shots = summary.settings["shots"]
+    rows = speakers[(speakers["model"] == model) & (speakers["shots"] == shots)]
+    rows = rows[np.isfinite(rows[metric].astype(float))]
+    if rows.empty:
+        return None
+    names, algorithms = sorted(rows["speaker"].unique()), summary.settings["algorithms"]
+    colour, columns = colours(algorithms), min(PANELS, len(names))
+    lines = -(-len(names) // columns)
+    places = {name: (place % columns, lines - 1 - place // columns) for place, name in enumerate(names)}
+    ends, values = (0, int(rows["step"].max())), (float(rows[metric].min()), float(rows[metric].max()))
+
+    def across(step: pd.Series | float) -> Any:
+        return 0.06 + 0.86 * np.sqrt(step / max(1, ends[1]))
+
+    def up(value: pd.Series | float) -> Any:
+        return 0.1 + 0.66 * (value - values[0]) / ((values[1] - values[0]) or 1.0)
+
+    figure, axes = _figure(1.2 + 1.25 * columns, 0.6 + 1.05 * lines)
+    for algorithm in algorithms:
+        own = rows[rows["algorithm"] == algorithm].sort_values("step")
+        x, y = [], []
+        for name, line in own.groupby("speaker"):
+            right, above = places[str(name)]
+            x += [*(right + across(line["step"])), np.nan]
+            y += [*(above + up(line[metric])), np.nan]
+        axes.plot(x, y, color=colour[algorithm], linewidth=1.3)
+    corners = [(right + across(step), above + up(value)) for right, above in places.values()
+               for step, value in [(0, values[1]), (0, values[0]), (ends[1], values[0]), (np.nan, np.nan)]]  # fmt: skip
+    axes.plot(*zip(*corners, strict=True), color=MUTED, linewidth=0.7)
+    for name, (right, above) in places.items():
+        axes.text(right + 0.06, above + 0.82, shortened(name), fontsize=7.5, color=INK, parse_math=False)
+    axes.set_xlim(0, columns)
+    axes.set_ylim(0, lines)
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.set_xticks(*_ticks([(right + across(step), step) for right in range(columns) for step in ends]))
+    axes.set_yticks(*_ticks([(above + up(value), number(value)) for above in range(lines) for value in values]))
+    axes.tick_params(length=0, labelsize=6.5)
+    axes.set_xlabel("adaptation steps (square-root scale)")
+    axes.set_ylabel(summary.label(metric, summary.system(model)))
+    return figure
+
+
+def _ticks(marks: Sequence[tuple[float, object]]) -> tuple[list[float], list[str]]:
+    """Places and labels."""
+    return [place for place, _ in marks], [str(text) for _, text in marks]
 
 
 def paired_differences(summary: Summary, speakers: pd.DataFrame, model: str, metric: str) -> Figure | None:
@@ -182,6 +247,18 @@ def panel_grid(
                 axes.tick_params(bottom=True, labelbottom=True, colors=MUTED, labelsize=7)
                 axes.set_xlabel("seconds", fontsize=7, color=MUTED)
     return figure
+
+
+def step_axis(axes: Axes, steps: Sequence[int]) -> None:
+    """Adaptation steps by their square root: the first ones, at which most happens, get room; 0 has a place."""
+    axes.set_xscale("function", functions=(lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * x**2))
+    axes.set_xticks(sorted({int(step) for step in steps}))
+    axes.minorticks_off()
+
+
+def shortened(name: str, most: int = 16) -> str:
+    """A name of any length as the title of a small panel."""
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 
 def new_figure(width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:

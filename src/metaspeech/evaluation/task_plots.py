@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from metaspeech.evaluation.plots import new_figure
+from metaspeech.evaluation.plots import new_figure, shortened
 from metaspeech.evaluation.style import INK, MUTED
 from metaspeech.tasks.representation import TaskVectors
 
@@ -67,7 +67,7 @@ def similarity_matrix(vectors: TaskVectors) -> Figure:
     names = vectors.table.set_index("id")["speaker"]
     figure, (axes,) = new_figure(1.8 + 0.14 * len(columns), 0.9 + 0.2 * len(rows), columns=1)
     image = axes.imshow(similarity, aspect="auto", cmap=COLOURS, interpolation="nearest")
-    axes.set_yticks(range(len(rows)), [names[row] for row in rows], fontsize=7)
+    axes.set_yticks(range(len(rows)), [shortened(names[row], 24) for row in rows], fontsize=7, parse_math=False)
     axes.set_xticks([])
     axes.set_xlabel(f"{len(columns)} training speakers")
     axes.grid(visible=False)

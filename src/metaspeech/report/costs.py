@@ -72,8 +72,8 @@ def costs(
             [by_name[name] for seed in seeds if (name := f"{stage}@{model}-{algorithm}-{seed}") in by_name]
             for stage in ("meta_train", "adapt")
         )
-        cells += [Cell(str(trained.get(name, "–"))) for name in ("gradient_evaluations", "outer_steps")]
-        cells += [Cell(_seconds(outer)), Cell(_memory(outer)), Cell(_seconds(inner))]
+        cells += [_count(trained.get(name)) for name in ("gradient_evaluations", "outer_steps")]
+        cells += [_seconds(outer), _memory(outer), _seconds(inner)]
         rows.append(Row(algorithm, label(algorithm), "", True, cells))
     one = next(iter(far.values()), None)
     return Costs(steps, rows, one.step if one else None, one.tasks if one else 0, diverged)
@@ -81,7 +81,7 @@ def costs(
 
 def _loss(of_speakers: pd.Series, seed: int) -> Cell:
     interval = cluster_bootstrap(of_speakers, seed=seed)
-    return Cell(number(interval.mean), (f"{number(interval.low)} to {number(interval.high)}",))
+    return Cell(number(interval.mean), (f"{number(interval.low)} to {number(interval.high)}",), value=interval.mean)
 
 
 @dataclass(frozen=True)
@@ -107,13 +107,41 @@ def _far(found: _Followed | None) -> Cell:
     if not found:
         return Cell("–")
     bad = found.diverged
-    return Cell(number(found.loss), (f"{bad} diverged",) if bad else (), "behind" if bad else "")
+    return Cell(number(found.loss), (f"{bad} diverged",) if bad else (), "behind" if bad else "", found.loss)
 
 
-def _seconds(records: Sequence[Record]) -> str:
-    return f"{fmean(record.seconds for record in records):.0f} s" if records else "–"
+def spent(stages: Sequence[tuple[str, float]]) -> list[tuple[str, str]]:
+    """What the whole took, for the head of the page: wall time of all stages, and of the dearest kinds.
+
+    Args:
+        stages: name (``stage`` or ``stage@item``), seconds.
+    """
+    kinds: dict[str, float] = {}
+    for name, seconds in stages:
+        kind = name.split("@")[0]
+        kinds[kind] = kinds.get(kind, 0.0) + seconds
+    if not kinds:
+        return []
+    wanted = {"meta_train": "Meta-training", "adapt": "Adaptation", "evaluate": "Evaluation"}
+    told = [("All stages", sum(kinds.values())), *((wanted[one], kinds[one]) for one in wanted if one in kinds)]
+    return [(name, _duration(seconds)) for name, seconds in told]
 
 
-def _memory(records: Sequence[Record]) -> str:
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _count(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(str(value), value=float(value))
+
+
+def _seconds(records: Sequence[Record]) -> Cell:
+    mean = fmean(record.seconds for record in records) if records else None
+    return Cell("–") if mean is None else Cell(f"{mean:.0f} s", value=mean)
+
+
+def _memory(records: Sequence[Record]) -> Cell:
     held = [record.memory_mib for record in records if record.memory_mib]
-    return f"{max(held):,.0f} MiB" if held else "–"
+    return Cell(f"{max(held):,.0f} MiB", value=max(held)) if held else Cell("–")

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 from metaspeech.evaluation.comparisons import BASELINE
 from metaspeech.evaluation.summary import Summary
 from metaspeech.report import sentences as say
+from metaspeech.report.speed import speed_sentence
+from metaspeech.report.trust import doubt_sentence
 from metaspeech.report.view import MEASURED_BY, NAMES, View
 
 
 @dataclass(frozen=True)
 class Findings:
-    """The claim, and the numbers and limits that belong to it."""
+    """The claim, how much faster than the baseline, and the numbers and limits that belong to it."""
 
     headline: str
     details: list[str]
+    speed: str | None = None
 
 
 def findings(summary: Summary, name: str) -> Findings:
@@ -33,6 +36,7 @@ def findings(summary: Summary, name: str) -> Findings:
     headline = say.headline(view, metric, compared) if len(compared) else adaptation
     details = [
         say.evidence_sentence(view, metric, compared) if len(compared) else None,
+        say.price(view, best, metric),
         say.loss_sentence(view) if metric != "loss" and view.has("loss") else None,
         say.catching_up(view, metric, compared),
         adaptation if len(compared) else None,
@@ -40,9 +44,10 @@ def findings(summary: Summary, name: str) -> Findings:
         say.instead_of_griffin_lim(view, best) if view.system.vocoder else None,
         say.intelligibility(view, best) if view.system.acoustic else None,
         say.failures(view),
+        doubt_sentence(summary),
         say.power(view),
     ]
-    return Findings(headline, [one for one in details if one])
+    return Findings(headline, [one for one in details if one], speed_sentence(view, metric))
 
 
 def best_algorithm(summary: Summary, name: str) -> str | None:

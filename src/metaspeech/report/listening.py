@@ -1,65 +1,106 @@
-"""Sound on the page: for each speaker every system, algorithm and step."""
+"""Sound on the page: for each speaker every system, algorithm and step, with what was measured on it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, field
+
+import pandas as pd
 
 from metaspeech.evaluation.systems import COPY, REAL, condition
-from metaspeech.report.media import mp3_uri
+from metaspeech.report.media import mp3
 from metaspeech.report.results import Results
+from metaspeech.report.view import doubted
 
 MOST_BYTES = 11_000_000  # of sound, so that a page of long sentences still opens
+SHOWN = ("similarity", "phoneme_error", "mcd")  # below each clip: the first that was measured
 
 
 @dataclass(frozen=True)
-class Line:
-    """One system: a clip (an address) or None for each algorithm and shown step."""
+class Clip:
+    """A sound.
 
-    name: str
-    clips: list[list[str | None]]
+    Attributes:
+        place: in the list of all sounds.
+        value: what was measured on it, NaN where nothing was.
+    """
+
+    place: int
+    value: float
 
 
 @dataclass(frozen=True)
 class Panel:
-    """A speaker's first query."""
+    """A speaker's first query: the recording, its copy, and of each system a clip for each algorithm and shown step."""
 
     speaker: str
     text: str
-    real: str | None
-    copy: str | None
-    lines: list[Line]
+    real: Clip | None
+    copy: Clip | None
+    systems: dict[str, list[list[Clip | None]]]
 
 
-def listening_panels(results: Results, most: int = MOST_BYTES) -> list[Panel]:
+@dataclass
+class Listening:
+    """All that can be heard.
+
+    Attributes:
+        metric: what the clips' values are; None where nothing was measured.
+        steps: of each system, those that can be heard.
+        sounds: MP3 in base64, which the clips refer to.
+        left_out: speakers whose sound would have made the page too large.
+    """
+
+    metric: str | None
+    steps: dict[str, list[int]]
+    panels: list[Panel] = field(default_factory=list)
+    sounds: list[str] = field(default_factory=list)
+    left_out: int = 0
+
+
+def listening(results: Results, most: int = MOST_BYTES) -> Listening:
     """A panel a speaker with audio, in order, as long as they take at most ``most`` bytes; the first in any case."""
-    panels: list[Panel] = []
-    total = 0
-    for episode_id in results.summary.settings["audible"]:
-        panel = _panel(results, episode_id)
-        clips = [panel.real, panel.copy, *(one for line in panel.lines for group in line.clips for one in group)]
-        total += sum(len(clip) for clip in clips if clip)
-        if panels and total > most:
+    summary = results.summary
+    shown = results.shown_steps()
+    found = Listening(
+        next((name for name in SHOWN if name in results.utterances and name not in doubted(summary)), None),
+        {one.name: [step for step in shown if step in one.steps] for one in summary.systems},
+    )
+    audible = summary.settings["audible"]
+    for place, episode_id in enumerate(audible):
+        before = len(found.sounds)
+        panel = _panel(results, episode_id, found)
+        if found.panels and sum(map(len, found.sounds)) > most:
+            del found.sounds[before:]
+            found.left_out = len(audible) - place
             break
-        panels.append(panel)
-    return panels
+        found.panels.append(panel)
+    return found
 
 
-def _panel(results: Results, episode_id: str) -> Panel:
-    summary, query = results.summary, results.first_query(episode_id)
-    shots = summary.settings["shots"]
+def _panel(results: Results, episode_id: str, found: Listening) -> Panel:
+    settings, query = results.summary.settings, results.first_query(episode_id)
+    rows = results.utterances
+    rows = rows[(rows["episode_id"] == episode_id) & (rows["utt_id"] == query["utt_id"])]
+    rows = rows[rows["shots"].isin([0, settings["shots"]]) & _first_seed(rows)]
+    keys = ["model", "algorithm", "step"]
+    values = rows.set_index(keys)[found.metric].to_dict() if found.metric else {}
 
-    def clip(model: str, algorithm: str, step: int) -> str | None:
-        path = results.audio / episode_id / f"{condition(model, algorithm, shots, step)}.flac"
-        return mp3_uri(path) if path.is_file() else None
+    def clip(model: str, algorithm: str, step: int) -> Clip | None:
+        path = results.audio / episode_id / f"{condition(model, algorithm, settings['shots'], step)}.flac"
+        if not path.is_file():
+            return None
+        found.sounds.append(mp3(path))
+        return Clip(len(found.sounds) - 1, float(values.get((model, algorithm, step), math.nan)))
 
-    lines = [
-        Line(
-            name=system.route,
-            clips=[
-                [clip(system.name, algorithm, step) for step in results.shown_steps()]
-                for algorithm in summary.settings["algorithms"]
-            ],
-        )
-        for system in sorted(summary.systems, key=lambda one: ("vocoder", "acoustic", "chain").index(one.role))
-    ]
-    return Panel(str(query["speaker"]), str(query["text"]), clip("", REAL, 0), clip("", COPY, 0), lines)
+    real, copy = clip("", REAL, 0), clip("", COPY, 0)
+    systems = {
+        name: [[clip(name, algorithm, step) for step in steps] for algorithm in settings["algorithms"]]
+        for name, steps in found.steps.items()
+    }
+    return Panel(str(query["speaker"]), str(query["text"]), real, copy, systems)
+
+
+def _first_seed(rows: pd.DataFrame) -> pd.Series:
+    """Of training: the one whose sound is kept."""
+    return rows["seed"] == rows["seed"].iloc[0] if "seed" in rows else pd.Series(True, rows.index)

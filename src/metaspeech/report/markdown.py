@@ -1,29 +1,59 @@
-"""The findings and the table as Markdown, for a terminal or a pull request."""
+"""The findings and the main table as Markdown, for a terminal or a pull request."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from metaspeech.evaluation.summary import Summary
+from metaspeech.evaluation.systems import System
 from metaspeech.report.findings import findings
-from metaspeech.report.tables import result_columns, result_rows
+from metaspeech.report.tables import Cell, main_columns, result_rows
+from metaspeech.report.trust import judge_checks, leakage_checks
+from metaspeech.report.view import doubted
+
+ARROWS = {"higher": "↑", "lower": "↓"}
 
 
 def build_markdown(summary: Summary, title: str) -> str:
-    """A section a system: headline, details, table."""
+    """A section a system: headline, details, the table before adaptation and at the headline step; failed checks."""
     lines = [f"# {_escaped(title)}", ""]
     for system in summary.systems:
         found = findings(summary, system.name)
-        lines += [f"## {_escaped(system.title)}", "", _escaped(found.headline), ""]
-        lines += [f"- {_escaped(detail)}" for detail in found.details]
-        labels = [_escaped(summary.label(name, system)) for name in result_columns(summary, system.name)]
-        labels += ["did not stop"] if system.acoustic else []
-        lines += ["", f"| start | step | {' | '.join(labels)} |", "|---" * (len(labels) + 2) + "|"]
-        for row in result_rows(summary, system.name):
-            cells = [f"{cell.text} ({', '.join(cell.notes)})" if cell.notes else cell.text for cell in row.cells]
-            lines.append(f"| {' | '.join(_escaped(one) for one in [row.name, row.step, *cells])} |")
-        lines.append("")
+        lines += [f"## {_escaped(system.title)}", "", f"**{_escaped(found.headline)}**", ""]
+        told = [found.speed, *found.details] if found.speed else found.details
+        lines += [*(f"- {_escaped(one)}" for one in told), "", *_table(summary, system), ""]
+    failed = [one for one in [*judge_checks(summary), *leakage_checks(summary)] if not one.passed]
+    lines += [f"- ✗ {_escaped(' '.join(part for part in (one.name, one.what, one.found) if part))}" for one in failed]
+    lines += [""] if failed else []
     speakers, shots = summary.settings["speakers"], summary.settings["shots"]
-    lines.append(f"Means over {speakers} unseen speakers with 95 % intervals; {shots} support recordings each.")
+    lines.append(
+        f"Means over {speakers} unseen speakers with 95 % intervals; {shots} support recordings each. ✗: not to be "
+        "quoted. All steps, curves and sound: index.html."
+    )
     return "\n".join(lines) + "\n"
+
+
+def _table(summary: Summary, system: System) -> list[str]:
+    """As wide in every row, so that it reads without being rendered."""
+    metrics, better = main_columns(summary, system.name), summary.columns.set_index("name")["better"]
+    marked = doubted(summary)
+    heads = [f"{summary.label(name, system)} {'✗' if name in marked else ARROWS[better[name]]}" for name in metrics]
+    heads += ["did not stop ↓"] if system.acoustic else []
+    steps = [0, system.headline_step]
+    rows = [["start", "step", *map(_escaped, heads)]]
+    for row in result_rows(summary, system.name, metrics, steps):
+        rows.append([_escaped(one) for one in (row.name, row.step, *(_written(cell) for cell in row.cells))])
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    rule = ["-" * width for width in widths]
+    return [_line(row, widths) for row in (rows[0], rule, *rows[1:])]
+
+
+def _line(row: Sequence[str], widths: Sequence[int]) -> str:
+    return f"| {' | '.join(text.ljust(width) for text, width in zip(row, widths, strict=True))} |"
+
+
+def _written(cell: Cell) -> str:
+    return f"{cell.text} ({', '.join(cell.notes)})" if cell.notes else cell.text
 
 
 def _escaped(text: object) -> str:

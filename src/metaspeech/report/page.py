@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -12,24 +13,20 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from metaspeech.evaluation.breakdown import breakdowns
-from metaspeech.evaluation.comparisons import START
 from metaspeech.evaluation.style import BASELINE_COLOUR, INK, MUTED, PALETTE, RULE, colours, in_sentence, label
-from metaspeech.evaluation.summary import Summary
-from metaspeech.evaluation.systems import System
-from metaspeech.report.findings import best_algorithm, findings
+from metaspeech.report.costs import spent
+from metaspeech.report.findings import best_algorithm
 from metaspeech.report.learning import Learned
-from metaspeech.report.listening import listening_panels
+from metaspeech.report.listening import listening
 from metaspeech.report.media import inline_svg
 from metaspeech.report.results import Results
-from metaspeech.report.tables import (
-    breakdown_metrics,
-    breakdown_rows,
-    compared_metrics,
-    comparison_rows,
-    result_columns,
-    result_rows,
-)
+from metaspeech.report.system import system_part
+from metaspeech.report.tables import breakdown_metrics, breakdown_rows
+from metaspeech.report.trust import doubt_sentence, judge_checks, leakage_checks
+from metaspeech.report.view import doubted
 
+SCRIPTS = ("choose.js", "sort.js", "player.js", "blind.js")
+TESTS = {"sign_flip": "exact sign-flip test over speakers", "wilcoxon": "Wilcoxon’s signed-rank test over speakers"}
 VARIABLES = {INK: "ink", MUTED: "muted", RULE: "rule", BASELINE_COLOUR: "baseline"}
 VARIABLES |= {colour: f"series-{index}" for index, colour in enumerate(PALETTE)}
 
@@ -70,24 +67,34 @@ def build_page(
     )
     algorithms = summary.settings["algorithms"]
     palette = {name: f"var(--{VARIABLES[colour]})" for name, colour in colours(algorithms).items()}
+    heard, leakage = listening(results), leakage_checks(summary)
     return environment.get_template("template.html").render(
         title=title,
         settings=summary.settings,
-        columns=summary.columns.set_index("name").to_dict(orient="index"),
-        systems=[_system(summary, system, figures[system.name]) for system in summary.systems],
+        facts={
+            "columns": summary.columns.set_index("name").to_dict(orient="index"),
+            "palette": palette,
+            "doubted": doubted(summary),
+        },
+        systems=[system_part(results, system, figures[system.name], _svg) for system in summary.systems],
         several=len(summary.systems) > 1,
         breakdowns=_breakdowns(results),
         learned=[
             (one, {name: _svg(figure, _title(one, name)) for name, figure in one.figures.items()}) for one in learned
         ],
         algorithms=[(name, label(name), palette[name]) for name in algorithms],
-        palette=palette,
-        panels=listening_panels(results),
+        listening=heard,
+        sounds=Markup(json.dumps(heard.sounds)),  # base64 alone
+        test=TESTS[summary.settings.get("test", "sign_flip")],
+        checks=judge_checks(summary),
+        doubt=doubt_sentence(summary),
+        leakage=leakage,
+        failed_leakage=[f"{one.name} ({one.found})" for one in leakage if not one.passed],
+        costs=spent(provenance.stages),
         starts=[start_sentence(model, start) for model, start in provenance.starts.items()],
-        shown_steps=results.shown_steps(),
         provenance=provenance,
         css=Markup(_own("page.css")),
-        script=Markup(_own("player.js")),
+        script=Markup("\n".join(_own(name) for name in SCRIPTS)),
     )
 
 
@@ -99,26 +106,6 @@ def start_sentence(model: str, start: Mapping[str, Any] | None) -> str:
         f"{model} was trained from {start['name']}: {start['steps']:,} steps on {start['hours']:.3g} h of "
         f"{start['corpus']}, {start['speakers']} speakers; sha256 {start['sha256'][:12]}."
     )
-
-
-def _system(summary: Summary, system: System, figures: Mapping[str, Figure]) -> dict[str, Any]:
-    """What the page shows of a system."""
-    return {
-        "name": system.name,
-        "title": system.title,
-        "role": system.role,
-        "headline_step": system.headline_step,
-        "vocoder": system.vocoder,
-        "loss_label": system.loss_label,
-        "loss_explanation": system.loss_explanation,
-        "findings": findings(summary, system.name),
-        "figures": {name: _svg(figure, f"{system.name}: {name.replace('_', ' ')}") for name, figure in figures.items()},
-        "compared": [(name, summary.label(name, system)) for name in compared_metrics(summary, system.name)],
-        "measured": [(name, summary.label(name, system)) for name in result_columns(summary, system.name)],
-        "results": result_rows(summary, system.name),
-        "against_baseline": comparison_rows(summary, system.name),
-        "against_start": comparison_rows(summary, system.name, START),
-    }
 
 
 def _breakdowns(results: Results) -> list[dict[str, Any]]:

@@ -12,10 +12,13 @@ from matplotlib.figure import Figure
 from metaspeech.errors import UserError
 from metaspeech.evaluation import plots
 from metaspeech.evaluation.breakdown import breakdowns
+from metaspeech.evaluation.front import front
 from metaspeech.evaluation.style import label
 from metaspeech.evaluation.summary import Summary
 from metaspeech.evaluation.systems import condition
-from metaspeech.report.tables import breakdown_metrics, compared_metrics
+from metaspeech.report.speakers import speaker_metrics
+from metaspeech.report.tables import breakdown_metrics, compared_metrics, evaluated_shots
+from metaspeech.report.view import doubted
 
 
 class Results:
@@ -34,9 +37,18 @@ class Results:
             raise UserError(f"{folder}: incomplete ({error}). Make it again: dvc repro --force evaluate") from None
 
     def figures(self, model: str) -> dict[str, Figure]:
-        """The figures of a system by name: curves, paired differences, spectrograms, alignments."""
-        metrics = compared_metrics(self.summary, model)
-        found = {name: plots.adaptation_curve(self.summary, model, name) for name in metrics}
+        """The figures of a system by name: curves (of other numbers of shots with that number), the front, paired
+        differences, every speaker's curves, spectrograms, alignments."""
+        metrics, own = compared_metrics(self.summary, model), self.summary.settings["shots"]
+        found = {
+            name if shots == own else f"{name}_{shots}": plots.adaptation_curve(self.summary, model, name, shots)
+            for shots in evaluated_shots(self.summary, model)
+            for name in metrics
+        }
+        drawn = {"front": front(self.summary, model, doubted(self.summary))}
+        for name in speaker_metrics(self.summary, self.speakers, model, metrics):
+            drawn[f"{name}_speakers"] = plots.speaker_curves(self.summary, self.speakers, model, name)
+        found |= {name: figure for name, figure in drawn.items() if figure is not None}
         for name in metrics:
             paired = plots.paired_differences(self.summary, self.speakers, model, name)
             if paired is not None:

@@ -12,6 +12,7 @@ from metaspeech.evaluation.style import label, number, p_value
 from metaspeech.report.view import LEVEL, View, after, baseline
 
 UNINTELLIGIBLE = 0.9  # phoneme error; a wrong text has 0.95 to 1.08
+PRICES = ("phoneme_error", "mos", "mcd")  # what similarity may be bought with
 AHEAD = {
     "similarity": "is closer to unseen speakers than",
     "phoneme_error": "is more intelligible than",
@@ -52,6 +53,18 @@ def evidence_sentence(view: View, metric: str, compared: pd.DataFrame) -> str:
 def _others(rows: pd.DataFrame, what: str) -> str:
     names = [label(name) for name in rows["algorithm"]]
     return f" {' and '.join(names)} {'is' if len(names) == 1 else 'are'} {what}." if names else ""
+
+
+def price(view: View, name: str, metric: str) -> str | None:
+    """What else differs from the baseline: few-shot voices are often bought with intelligibility or quality."""
+    told = []
+    for other in PRICES:
+        rows = view.against(BASELINE, other)
+        for _, row in rows[rows["algorithm"] == name].iterrows() if other != metric and len(rows) else ():
+            verdict = "better" if row["ahead"] else "worse" if row["behind"] else "no measurable difference"
+            ours, theirs = number(view.mean(other, name)), number(view.mean(other, BASELINE))
+            told.append(f"{view.name(other)} {ours} and {theirs} ({verdict}, {p_value(row['p_holm'])})")
+    return f"What else differs, {label(name)} against {baseline()}: {'; '.join(told)}." if told else None
 
 
 def loss_sentence(view: View) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import pandas as pd
@@ -13,14 +14,17 @@ from metaspeech.evaluation.style import label, number, p_value
 from metaspeech.evaluation.summary import Summary
 from metaspeech.report.view import LEVEL
 
+MAIN = ("loss", "similarity", "eer", "phoneme_error", "mos", "mcd")  # of the table that everyone reads
+
 
 @dataclass(frozen=True)
 class Cell:
-    """A number, the small lines below it, and the class it is shown in."""
+    """A number, the small lines below it, the class it is shown in, and what it is sorted by where it is a number."""
 
     text: str
     notes: tuple[str, ...] = ()
     css: str = ""
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -40,33 +44,68 @@ def result_columns(summary: Summary, model: str) -> list[str]:
     return [name for name in summary.columns["name"] if name != "loss" or name in present]
 
 
-def result_rows(summary: Summary, model: str) -> list[Row]:
-    """References, then every algorithm and step: each metric with its interval, then stop failures."""
+def main_columns(summary: Summary, model: str) -> list[str]:
+    """Those of a system's metrics that tell the story."""
+    present = result_columns(summary, model)
+    return [name for name in MAIN if name in present] or present
+
+
+def main_steps(summary: Summary, model: str) -> list[int]:
+    """Before adaptation, at the headline step, at the last one."""
+    system = summary.system(model)
+    return sorted({0, system.headline_step, system.steps[-1]})
+
+
+def evaluated_shots(summary: Summary, model: str) -> list[int]:
+    """Numbers of support recordings that a system was heard or compared at."""
+    counts = summary.counts
+    heard = counts[(counts["model"] == model) & (counts["utterances"] > 0)]
+    return sorted({int(one) for one in heard["shots"]} | {int(summary.settings["shots"])})
+
+
+def result_rows(
+    summary: Summary,
+    model: str,
+    columns: Sequence[str] | None = None,
+    steps: Sequence[int] | None = None,
+    shots: int | None = None,
+) -> list[Row]:
+    """References, then every algorithm and step: each metric with its interval, then stop failures.
+
+    Args:
+        columns, steps: all without.
+        shots: support recordings; without, those that findings are about.
+    """
     table, system = summary.conditions, summary.system(model)
-    mine = table[(table["model"] == model) & (table["shots"] == summary.settings["shots"])]
+    shots = shots or int(summary.settings["shots"])
+    mine = table[(table["model"] == model) & (table["shots"] == shots)]
     rows: list[Row] = []
-    for algorithm, step in _conditions(summary, model):
+    for algorithm, step in _conditions(summary, model, shots):
         reference = algorithm not in summary.settings["algorithms"]
+        if not reference and steps is not None and step not in steps:
+            continue
         here = summary.references(system) if reference else mine[mine["step"] == step]
         measured = here[here["algorithm"] == algorithm].set_index("metric")
-        cells = [_measured(measured, name, summary.settings["speakers"]) for name in result_columns(summary, model)]
+        names = result_columns(summary, model) if columns is None else columns
+        cells = [_measured(measured, name, summary.settings["speakers"]) for name in names]
         if system.acoustic:
-            cells.append(Cell("–") if reference else _stops(summary, model, algorithm, step))
+            cells.append(Cell("–") if reference else _stops(summary, model, algorithm, step, shots))
         rows.append(_row(rows, algorithm, "" if reference else str(step), cells))
     return rows
 
 
-def comparison_rows(summary: Summary, model: str, against: str = BASELINE) -> list[Row]:
+def comparison_rows(summary: Summary, model: str, against: str = BASELINE, shots: int | None = None) -> list[Row]:
     """Every algorithm that is compared ``against`` something, step by step: the paired difference in each metric."""
     table = summary.comparisons
     if table.empty:
         return []
+    shots = shots or int(summary.settings["shots"])
     table = table[(table["model"] == model) & (table["against"] == against)]
-    table = table[table["shots"] == summary.settings["shots"]]
+    table = table[table["shots"] == shots]
     better = dict(zip(summary.columns["name"], summary.columns["better"], strict=True))
     fields = ("difference", "low", "high", "p_holm")
     rows: list[Row] = []
-    for algorithm, step in _conditions(summary, model):
+    for algorithm, step in _conditions(summary, model, shots):
         here = table[(table["algorithm"] == algorithm) & (table["step"] == step)].set_index("metric")
         if here.empty:
             continue
@@ -78,8 +117,10 @@ def comparison_rows(summary: Summary, model: str, against: str = BASELINE) -> li
             difference, low, high, p = (float(here[name].loc[metric]) for name in fields)
             gained = (difference > 0) == (better[metric] == "higher")
             css = "" if not p < LEVEL else "ahead" if gained else "behind"
-            interval = f"{number(low, signed=True)} to {number(high, signed=True)}"
-            cells.append(Cell(number(difference, signed=True), (f"{interval}, {p_value(p)}",), css))
+            notes = [f"{number(low, signed=True)} to {number(high, signed=True)}, {p_value(p)}"]
+            if "effect" in here:
+                notes.append(f"effect size {number(float(here['effect'].loc[metric]), signed=True)}")
+            cells.append(Cell(number(difference, signed=True), tuple(notes), css, difference))
         rows.append(_row(rows, algorithm, str(step), cells))
     return rows
 
@@ -112,7 +153,7 @@ def _own_metrics(summary: Summary, model: str) -> set[str]:
     return set(summary.conditions[summary.conditions["model"] == model]["metric"])
 
 
-def _conditions(summary: Summary, model: str) -> list[tuple[str, int]]:
+def _conditions(summary: Summary, model: str, shots: int) -> list[tuple[str, int]]:
     """The references, and whatever was measured on a system, be it the loss alone."""
     table, order = summary.conditions, summary.settings["algorithms"]
     known = set(summary.references(summary.system(model))["algorithm"])
@@ -120,7 +161,7 @@ def _conditions(summary: Summary, model: str) -> list[tuple[str, int]]:
     counts = summary.counts
     heard = counts[(counts["model"] == model) & (counts["utterances"] > 0)]
     mine = pd.concat([table[table["model"] == model], heard])
-    mine = mine[mine["shots"] == summary.settings["shots"]]
+    mine = mine[mine["shots"] == shots]
     present = {(str(name), int(step)) for name, step in zip(mine["algorithm"], mine["step"], strict=True)}
     return references + sorted(
         (one for one in present if one[0] in order), key=lambda one: (order.index(one[0]), one[1])
@@ -142,13 +183,15 @@ def _measured(table: pd.DataFrame, metric: str, speakers: int) -> Cell:
 
 
 def _interval(mean: float, low: float, high: float) -> Cell:
-    return Cell(number(mean), (f"{number(low)} to {number(high)}",) if math.isfinite(low) and low < high else ())
+    known = math.isfinite(low) and low < high
+    return Cell(number(mean), (f"{number(low)} to {number(high)}",) if known else (), value=mean)
 
 
-def _stops(summary: Summary, model: str, algorithm: str, step: int) -> Cell:
+def _stops(summary: Summary, model: str, algorithm: str, step: int, shots: int) -> Cell:
     counts = summary.counts
     here = counts[(counts["model"] == model) & (counts["algorithm"] == algorithm) & (counts["step"] == step)]
-    row = here[here["shots"] == summary.settings["shots"]].iloc[0]
+    row = here[here["shots"] == shots].iloc[0]
     failures, total = int(row["stop_failures"]), int(row["utterances"])
     lost = int(row["not_finite"])
-    return Cell(f"{failures} of {total}", (f"{lost} not finite",) if lost else (), "behind" if failures else "")
+    notes, css = (f"{lost} not finite",) if lost else (), "behind" if failures else ""
+    return Cell(f"{failures} of {total}", notes, css, failures / max(1, total))

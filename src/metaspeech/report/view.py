@@ -16,24 +16,32 @@ NAMES = {
     "similarity": "speaker similarity",
     "phoneme_error": "phoneme error",
     "mcd": "mel-cepstral distortion",
+    "mos": "predicted opinion score",
+    "eer": "equal error rate of verification",
 }
 MEASURED_BY = {"acoustic": ("similarity", "phoneme_error", "loss"), "vocoder": ("loss",)}
 MEASURED_BY["chain"] = ("similarity", "phoneme_error", "mcd")  # by the first that was measured
 
 
+def doubted(summary: Summary) -> list[str]:
+    """Metrics whose judge failed its self-check: marked in tables, and quoted nowhere."""
+    columns = summary.columns
+    return [str(name) for name in columns.loc[~columns["trusted"].astype(bool), "name"]]
+
+
 class View:
-    """Means and comparisons of a system at the evaluated shots."""
+    """Means and comparisons of a system at the evaluated shots, of the metrics that are not doubted."""
 
     def __init__(self, summary: Summary, name: str) -> None:
         settings, self.system = summary.settings, summary.system(name)
         self.step, self.shots, self.speakers = self.system.headline_step, settings["shots"], settings["speakers"]
         self.better: dict[str, str] = dict(zip(summary.columns["name"], summary.columns["better"], strict=True))
+        self._doubted = doubted(summary)
         self.means = self._means(summary, name)
-        references = summary.references(self.system)
+        references = self._trusted(summary.references(self.system))
         self.references: dict[Any, float] = references.set_index(["metric", "algorithm"])["mean"].to_dict()
         self._copies = self._means(summary, self.system.vocoder) if self.system.role == "chain" else {}
-        table = summary.comparisons
-        self.comparisons = table[(table["model"] == name) & (table["shots"] == self.shots)] if len(table) else table
+        self.comparisons, self.speed = (self._own(table) for table in (summary.comparisons, summary.speed))
         counts = summary.counts
         self.counts = counts[(counts["model"] == name) & (counts["shots"] == self.shots)]
         adapted = set(self.counts["algorithm"])
@@ -90,8 +98,16 @@ class View:
         ordered: pd.DataFrame = rows.sort_values(["ahead", "gain"], ascending=False)
         return ordered
 
+    def _own(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the system at the evaluated shots."""
+        mine = (table["model"] == self.system.name) & (table["shots"] == self.shots)
+        return self._trusted(table[mine]) if len(table) else table
+
+    def _trusted(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table[~table["metric"].isin(self._doubted)]
+
     def _means(self, summary: Summary, name: str | None) -> dict[Any, float]:
-        table = summary.conditions
+        table = self._trusted(summary.conditions)
         mine = table[(table["model"] == name) & (table["shots"] == self.shots)]
         means: dict[Any, float] = mine.set_index(["metric", "algorithm", "step"])["mean"].to_dict()
         return means
