@@ -84,7 +84,9 @@ def evaluate(stage: Stage) -> None:
     with replacing(setup.audio / "panels.npz") as path:
         np.savez_compressed(path, **{name: array for outcome in outcomes for name, array in outcome.panels.items()})
     summary.write(stage.folder / "summary.json")
-    stage.track.log_table(speakers, "speakers")
+    stage.track.log_artifact(stage.folder / "summary.json", "summary")  # from which metaspeech results reads it
+    for name, table in [("speakers", speakers), *summary.tables().items()]:
+        stage.track.log_table(table, name)
     stage.metrics(compact_metrics(summary))
 
 

@@ -32,6 +32,7 @@ def report(stage: Stage) -> None:
         with replacing(REPORTS / name) as path:
             path.write_text(text, encoding="utf-8")
     stage.track.log_artifact(REPORTS)
+    stage.track.log_artifact("results/evaluate/summary.json", "summary")  # evaluate may have come from DVC's cache
     stage.track.log_table(results.speakers, "speakers")
     stage.track.log_table(learning.predictions, "task_predictions")
     of_models = [(one.model, one.figures) for one in learned]

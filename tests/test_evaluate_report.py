@@ -251,6 +251,7 @@ def test_the_report_says_no_more_than_two_speakers_can(page, project):
 def test_the_report_logs_page_figures_table_and_audio(project):
     logged = json.loads((project / "logged.json").read_text())
     assert {"reports", "speakers", "tacotron-loss", "tacotron-spectrograms"} <= set(logged)
+    assert "results/evaluate/summary.json" in logged, "for an execution that had its evaluation from the cache"
     assert sum(name.startswith("results/evaluate/audio/") for name in logged) == 2
 
 

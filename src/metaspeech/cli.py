@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from metaspeech.errors import UserError
+from metaspeech.report.command import results
 from metaspeech.tracking.command import deliver
 
 USER_ERROR = 2  # exit status of an error that the user can put right
@@ -49,6 +50,7 @@ def metaspeech(
 
 # one line a command: app.command()(function)
 app.command()(deliver)
+app.command()(results)
 
 
 def main() -> None:

@@ -91,8 +91,12 @@ class Summary:
             return system.loss_label
         return str(self.columns.set_index("name").loc[metric, "label"])
 
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """Those that have rows, by their names."""
+        return {name: table for name, table in vars(self).items() if isinstance(table, pd.DataFrame) and len(table)}
+
     def write(self, path: Path) -> None:
-        tables = {name: _records(table) for name, table in vars(self).items() if name != "settings"}
+        tables = {name: _records(table) for name, table in vars(self).items() if isinstance(table, pd.DataFrame)}
         with replacing(path) as temporary:
             temporary.write_text(json.dumps({"settings": self.settings, **tables}, indent=1) + "\n", encoding="utf-8")
 
