@@ -66,6 +66,7 @@ def meta_train(stage: Stage) -> None:
         folder, learner.model, name, params, features,
         algorithm=algorithm_name, outer_steps=steps, configuration=configuration, gradient_evaluations=evaluations,
         speakers=sorted(files.speakers()),
+        speech=episodes.store.described(), inner=asdict(params.inner), own=asdict(own),
     )  # fmt: skip
     finish(partial)
     final = {key: float(value) for key, value in trainer.callback_metrics.items()}

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from metaspeech.errors import UserError
 from metaspeech.report.command import results
 from metaspeech.tracking.command import deliver
+from metaspeech.voices import commands as voices
 
 USER_ERROR = 2  # exit status of an error that the user can put right
 
@@ -51,6 +52,9 @@ def metaspeech(
 # one line a command: app.command()(function)
 app.command()(deliver)
 app.command()(results)
+app.command()(voices.adapt)
+app.command()(voices.say)
+app.add_typer(voices.voices, name="voices")
 
 
 def main() -> None:

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")  # of recordings that are read
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -21,3 +23,12 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def is_inside(folder: Path, path: str) -> bool:
+    """Whether a path that somebody wrote stays in ``folder``: not absolute, nor out by ``..`` or through a link."""
+    try:
+        base = folder.resolve()
+        return not Path(path).is_absolute() and (base / path).resolve().is_relative_to(base)
+    except (OSError, ValueError):  # a loop of links, a name that no file can have
+        return False

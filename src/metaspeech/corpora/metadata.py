@@ -18,8 +18,8 @@ from tqdm import tqdm
 from metaspeech import config
 from metaspeech.corpora.base import REJECTED_COLUMNS, CorpusInfo, write_corpus
 from metaspeech.errors import UserError
+from metaspeech.files import AUDIO_SUFFIXES, is_inside
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 COLUMNS = ["utt_id", "speaker", "path", "text"]
 _NAME = re.compile(r"[^/\\\x00-\x1f]+")  # names become file names
 
@@ -124,7 +124,7 @@ def _schema(root: Path) -> pa.DataFrameSchema:
         return values.map(lambda value: value == "" or value.isdecimal())
 
     def inside(paths: pd.Series) -> pd.Series:
-        return paths.map(lambda path: _inside(base, path))
+        return paths.map(lambda path: is_inside(base, path))
 
     def present(paths: pd.Series) -> pd.Series:
         return paths.map(lambda path: _is_file(base / path))
@@ -152,13 +152,6 @@ def _schema(root: Path) -> pa.DataFrameSchema:
             "stop": segment("stop is not a number of samples"),
         }
     )
-
-
-def _inside(base: Path, path: str) -> bool:
-    try:
-        return not Path(path).is_absolute() and (base / path).resolve().is_relative_to(base)
-    except (OSError, ValueError):  # a loop of links, a name that no file can have
-        return False
 
 
 def _is_file(path: Path) -> bool:

@@ -17,9 +17,10 @@ from typing import ClassVar
 import pandas as pd
 
 from metaspeech.corpora.archives import Archive
-from metaspeech.corpora.metadata import AUDIO_SUFFIXES, read_text, table
+from metaspeech.corpora.metadata import read_text, table
 from metaspeech.corpora.published import Published
 from metaspeech.errors import UserError
+from metaspeech.files import AUDIO_SUFFIXES
 
 _MICROPHONE = re.compile(r"_mic\d$")
 

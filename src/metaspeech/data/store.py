@@ -23,16 +23,63 @@ AUDIO_SCALE = 32767.0
 _AGAIN = "Make it again: dvc repro -sf prepare"
 
 
-class Store:
+class Features:
+    """What symbols and mels mean: how they were made, and what they are normalised by.
+
+    Attributes:
+        symbols: the symbol table; index 0 is padding.
+        settings: sample_rate (Hz), n_fft, win, hop (samples), n_mels, fmin, fmax (Hz), text and
+            whatever else of the section ``prepare`` shaped the features.
+        mel_mean, mel_std: (n_mels,) float32, what features are normalised by.
+    """
+
+    def __init__(
+        self, settings: dict[str, Any], symbols: list[str], mel_mean: Sequence[float], mel_std: Sequence[float]
+    ) -> None:
+        self.settings, self.symbols = settings, symbols
+        self.mel_mean = np.array(mel_mean, dtype=np.float32)
+        self.mel_std = np.array(mel_std, dtype=np.float32)
+
+    def described(self) -> dict[str, Any]:
+        """The arguments that make it again, as JSON can say them."""
+        return {
+            "settings": self.settings,
+            "symbols": self.symbols,
+            "mel_mean": [float(f"{value:.9g}") for value in self.mel_mean],
+            "mel_std": [float(f"{value:.9g}") for value in self.mel_std],
+        }
+
+    def normalise(self, mel: np.ndarray) -> np.ndarray:
+        """(..., n_mels) log-mel -> as models read it."""
+        return np.asarray((mel - self.mel_mean) / self.mel_std)
+
+    def denormalise(self, mel: np.ndarray) -> np.ndarray:
+        """(..., n_mels) as models give it -> log-mel."""
+        return np.asarray(mel * self.mel_std + self.mel_mean)
+
+    def features(self) -> FeatureSpec:
+        """What a model must know of these features."""
+        from metaspeech.models.base import FeatureSpec
+
+        return FeatureSpec(
+            symbols=len(self.symbols),
+            n_mels=len(self.mel_mean),
+            hop=int(self.settings["hop"]),
+            sample_rate=int(self.settings["sample_rate"]),
+        )
+
+    @cached_property
+    def frame_seconds(self) -> float:
+        """Seconds from one frame to the next."""
+        return float(self.settings["hop"] / self.settings["sample_rate"])
+
+
+class Store(Features):
     """What the prepare stage wrote, memory-mapped.
 
     Attributes:
         folder: with store.json, manifest.parquet and the shards.
         manifest: a row an utterance, indexed by utt_id.
-        symbols: the symbol table; index 0 is padding.
-        settings: sample_rate (Hz), n_fft, win, hop (samples), n_mels, fmin, fmax (Hz), text and
-            whatever else of the section ``prepare`` shaped the features.
-        mel_mean, mel_std: (n_mels,) float32, what features are normalised by.
     """
 
     def __init__(self, folder: Path | str) -> None:
@@ -44,10 +91,7 @@ class Store:
         self.folder = Path(folder)
         index = self._read_index()
         try:
-            self.settings: dict[str, Any] = index["settings"]
-            self.symbols: list[str] = index["symbols"]
-            self.mel_mean = np.array(index["mel_mean"], dtype=np.float32)
-            self.mel_std = np.array(index["mel_std"], dtype=np.float32)
+            super().__init__(index["settings"], index["symbols"], index["mel_mean"], index["mel_std"])
             self._shards: list[dict[str, dict[str, Any]]] = index["shards"]
             self._files = [index["manifest"], *(entry for shard in self._shards for entry in shard.values())]
             self._check_sizes()
@@ -75,11 +119,7 @@ class Store:
 
     def normalised_mel(self, utt_id: str) -> np.ndarray:
         """(frames, n_mels) float32. By statistics of the corpus itself, each band has mean 0 and deviation 1."""
-        return np.asarray((self.mel(utt_id) - self.mel_mean) / self.mel_std)
-
-    def denormalise(self, mel: np.ndarray) -> np.ndarray:
-        """(..., n_mels) as models give it -> log-mel."""
-        return np.asarray(mel * self.mel_std + self.mel_mean)
+        return self.normalise(self.mel(utt_id))
 
     def audio(self, utt_id: str) -> np.ndarray:
         """(samples,) float32 in [-1, 1] at ``settings["sample_rate"]``."""
@@ -90,27 +130,11 @@ class Store:
         """Symbol ids of the text, closed by the end symbol."""
         return [int(token) for token in self._tokens[self._row(utt_id)]]
 
-    def features(self) -> FeatureSpec:
-        """What a model must know of these features."""
-        from metaspeech.models.base import FeatureSpec
-
-        return FeatureSpec(
-            symbols=len(self.symbols),
-            n_mels=len(self.mel_mean),
-            hop=int(self.settings["hop"]),
-            sample_rate=int(self.settings["sample_rate"]),
-        )
-
     def batch(self, utt_ids: Sequence[str]) -> SpeechBatch:
         """The utterances as a model reads them, in this order."""
         from metaspeech.data.batch import collate
 
         return collate([(self.tokens(utt_id), self.normalised_mel(utt_id), self.audio(utt_id)) for utt_id in utt_ids])
-
-    @cached_property
-    def frame_seconds(self) -> float:
-        """Seconds from one frame to the next."""
-        return float(self.settings["hop"] / self.settings["sample_rate"])
 
     def verify(self) -> None:
         """Reads every shard. Raises UserError when one has other bytes than were written."""

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from metaspeech.audio.features import FLOOR, mel_to_audio
-from metaspeech.data.store import Store
+from metaspeech.data.store import Features, Store
 from metaspeech.models.base import AcousticModel, Vocoder
 
 
@@ -54,7 +54,7 @@ def speak(
     return rendered
 
 
-def griffin_lim(store: Store, mel: np.ndarray, *, iterations: int, seed: int) -> np.ndarray | None:
+def griffin_lim(store: Features, mel: np.ndarray, *, iterations: int, seed: int) -> np.ndarray | None:
     """(frames, n_mels) log-mel -> about (frames * hop,) samples in [-1, 1] at the store's rate.
 
     A mel that is shorter than an analysis window is continued with silence for the transform. None where the mel is not
@@ -71,12 +71,12 @@ def griffin_lim(store: Store, mel: np.ndarray, *, iterations: int, seed: int) ->
 
 
 def vocode(
-    model: nn.Module, store: Store, mels: Sequence[np.ndarray], *, seeds: Sequence[int]
+    model: nn.Module, store: Features, mels: Sequence[np.ndarray], *, seeds: Sequence[int]
 ) -> list[np.ndarray | None]:
     """The same for several mels at once by a vocoder: together they take less time than one after the other."""
     diverged = not all(bool(torch.isfinite(value).all()) for value in model.parameters())
     finite = [index for index, mel in enumerate(mels) if np.isfinite(mel).all() and not diverged]
-    normalised = [torch.from_numpy((mels[index] - store.mel_mean) / store.mel_std) for index in finite]
+    normalised = [torch.from_numpy(store.normalise(mels[index])) for index in finite]
     made = cast(Vocoder, model).vocode(normalised, seeds=[seeds[index] for index in finite]) if finite else []
     audio = {index: _clipped(one.numpy()) for index, one in zip(finite, made, strict=True)}
     return [audio.get(index) for index in range(len(mels))]

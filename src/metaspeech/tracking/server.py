@@ -67,16 +67,16 @@ class Server:
         One process at a time: two that meet a new database would both create its tables.
         """
         self._uri = uri
-        with _lock(uri):
+        with locked(uri):
             self.client = connect(uri)
-            self.experiment_id = _experiment(self.client, experiment, uri, base)
+            self.experiment_id = find_experiment(self.client, experiment, uri, base)
 
     def open(self, header: Header) -> tuple[str, str]:
         """The ids of the execution's parent run and of the run itself, found or made.
 
         One process at a time: two that meet a new execution would both make its parent run.
         """
-        with _lock(self._uri):
+        with locked(self._uri):
             parent_id = self._parent(header)
             own = self._by_id(header.id)
             run_id = own[0].info.run_id if own else self._interrupted(header, parent_id)
@@ -197,7 +197,7 @@ class Server:
         return str(made.info.run_id)
 
 
-def _experiment(client: MlflowClient, name: str, uri: str, base: Path) -> str:
+def find_experiment(client: MlflowClient, name: str, uri: str, base: Path) -> str:
     """Its id. A server knows where its artifacts go; a local database gets a folder beside it, fixed at creation."""
     found = client.get_experiment_by_name(name)
     if found is not None:
@@ -225,7 +225,8 @@ def _milliseconds(started: str) -> int:
 
 
 @contextmanager
-def _lock(uri: str) -> Iterator[None]:
+def locked(uri: str) -> Iterator[None]:
+    """One process of this user at a time talks to this server."""
     digest = hashlib.sha256(uri.encode()).hexdigest()[:12]
     with open(Path(tempfile.gettempdir()) / f"metaspeech-{os.getuid()}-{digest}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from metaspeech.audio.features import SETTINGS
 from metaspeech.config import Params, weight_settings
 from metaspeech.data.episodes import EpisodeSpec
-from metaspeech.data.store import Store
+from metaspeech.data.store import Features, Store
 from metaspeech.data.texts import phrase
 from metaspeech.errors import UserError
 
@@ -156,12 +156,12 @@ def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return halved
 
 
-def features_of(store: Store) -> dict[str, Any]:
+def features_of(store: Features) -> dict[str, Any]:
     """What log-mels and symbols were made with."""
     return {name: store.settings[name] for name in (*SETTINGS, "text")}
 
 
-def statistics_digest(store: Store) -> str:
+def statistics_digest(store: Features) -> str:
     """Of what features are normalised by."""
     numbers = [*store.mel_mean.tolist(), *store.mel_std.tolist()]
     return hashlib.sha256(json.dumps(numbers).encode()).hexdigest()
