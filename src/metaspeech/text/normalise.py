@@ -40,8 +40,8 @@ _NUMBER_SIGN = re.compile(r"\b(?:no|nr)\.\s*(?=\d)|#\s*(?=\d)")
 _CURRENCIES = {"$": "USD", "£": "GBP", "€": "EUR"}
 _NUMERAL = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?"
 _MONEY = re.compile(rf"([$£€])\s?({_NUMERAL})")
-_ORDINAL = re.compile(r"(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b")
-_PERCENT = re.compile(rf"({_NUMERAL})\s?%")
+_ORDINAL = re.compile(r"(?<!\d)(\d{1,3}(?:,\d{3})+|\d+)(?:st|nd|rd|th)\b")
+_PERCENT = re.compile(rf"(?<!\d)({_NUMERAL})\s?%")
 _YEAR = re.compile(r"(?<![\d,.])(1[1-9]\d\d|20[1-9]\d)(?!\d|[,.]\d)")
 _PLURAL = re.compile(r"(?<![\d,.])(\d{2,4})'?s\b")
 _TIME = re.compile(r"(?<=\d):(?=\d)")

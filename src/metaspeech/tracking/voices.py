@@ -85,6 +85,7 @@ def register_voice(store: Path, name: str, uri: str, root: Path, alias: str = CH
     card = VoiceStore(store).card(name)
     client = connect(uri)
     import mlflow
+    import pandas as pd
     from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -105,6 +106,7 @@ def register_voice(store: Path, name: str, uri: str, root: Path, alias: str = CH
                     code_paths=[metaspeech.__path__[0]],
                     pip_requirements=[f"{package}=={version(package)}" for package in _NEEDED],
                     signature=signature,
+                    input_example=pd.DataFrame({"text": ["young dog ran home"]}),
                     registered_model_name=registered,
                     metadata={
                         "consent": card.consent,

@@ -43,8 +43,9 @@ class Settings:
 
     Attributes:
         steps: at most.
-        patience: steps after which to stop when the loss on the held-back recordings has not fallen by a share of
-            ``notable``.
+        notable: the share by which the loss on the held-back recordings must fall to count. The loss goes on falling
+            by a little for long, while what the voice says is understood less and less (docs/voices.md).
+        patience: steps without such a fall after which to stop; those that came after the last one are not kept.
         blind_steps: where no recording can be held back.
         shots: recordings that are adapted on, at most; the first ones. As many again at most are held back.
         rate: of a step; None: the meta-model's own.
@@ -52,8 +53,8 @@ class Settings:
     """
 
     steps: int = 60
-    patience: int = 8
-    notable: float = 0.01
+    notable: float = 0.05
+    patience: int = 5
     blind_steps: int = 5
     shots: int = 20
     rate: float | None = None
@@ -84,7 +85,7 @@ def divided(recordings: int, shots: int) -> tuple[range, range]:
 def adapt_model(
     meta: MetaModel, utterances: Sequence[Utterance], settings: Settings, report: Report | None = None
 ) -> Adapted:
-    """The adapted parameters at the step with the least loss on the held-back recordings.
+    """The adapted parameters at the last step that notably lowered the loss on the held-back recordings.
 
     Args:
         meta: what to start from.
@@ -108,7 +109,6 @@ def adapt_model(
 
     losses: list[float] = []
     best, kept, stopped = 0, base, "the most steps were taken"
-    mark, since = math.inf, 0  # the loss that the next notable one is measured by, and its step
     steps = range(most + 1)
     for step, terms, params in adaptation_curve(loss_fn, algorithm, base | meta.learned(), episode, steps, rate):
         loss = terms["loss"]
@@ -118,13 +118,11 @@ def adapt_model(
             stopped = "the loss was no longer finite"
             break
         losses.append(loss)
-        if query is None or step == 0 or loss < losses[best]:
+        if query is None or step == 0 or loss < losses[best] * (1 - settings.notable):
             best, kept = step, {name: params[name].clone() for name in base}
         if report:
             report(Progress(meta.name, step, most, loss, best))
-        if loss < mark * (1 - settings.notable):
-            mark, since = loss, step
-        if query is not None and step - since >= settings.patience:
+        if query is not None and step - best >= settings.patience:
             stopped = f"not {settings.notable:.0%} lower in {settings.patience} steps"
             break
     own = losses if query is not None else []

@@ -28,7 +28,7 @@ class Part:
         meta_model: sha256 of the weights that it was adapted from.
         algorithm: whose inner loop adapted it.
         origin: where those weights lay.
-        step: steps that the voice has taken: those with the least loss.
+        step: steps that the voice has taken.
         rate: of these steps.
         stopped: why no more were tried.
         losses: on the held-back recordings after 0, 1, 2 ... steps; empty where none could be held back.
@@ -87,7 +87,7 @@ def read_card(text: str | bytes, where: str) -> Card:
         values = json.loads(text)
         card: Card = _typed(Card, values, "")
         _check(card)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, RecursionError, UserError) as error:
         raise UserError(f"{where}: not the voice.json of a voice: {str(error)[:200]}") from None
     return card
 

@@ -22,8 +22,8 @@ from metaspeech.errors import UserError
 from metaspeech.text.normalise import normalise
 from metaspeech.voices.recordings import Entry
 
-NOISY_DB, TOO_NOISY_DB = 20.0, 8.0  # signal to noise below which a recording is doubtful, and refused
-WRONG_MARGIN, WRONG_LEAST = 0.3, 0.7  # phoneme error above the others' median, and at least, of a wrong text
+NOISY_DB, TOO_NOISY_DB = 15.0, 4.0  # signal to noise below which a recording is doubtful, and refused
+WRONG_MARGIN, WRONG_LEAST = 0.3, 0.8  # phoneme error above the others' median, and at least, of a wrong text
 _FRAME_SECONDS = 0.02
 _QUIET, _LOUD = 5, 90  # percentiles of the frames' power
 
@@ -188,7 +188,8 @@ def _with_texts_judged(checked: Sequence[Checked], rate: int, listen: Listen) ->
 
 def phoneme_listener() -> Listen:
     """The judge of the pipeline (English only), which takes some seconds to load."""
+    from metaspeech.evaluation.judges.base import Setting
     from metaspeech.evaluation.judges.phonemes import PhonemeError, error_rate, pronunciation
 
-    judge = PhonemeError({})
+    judge = PhonemeError(Setting(enrolment={}, texts=()))
     return lambda audio, text: error_rate(pronunciation(text), judge.recognise(audio))

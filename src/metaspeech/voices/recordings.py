@@ -58,11 +58,11 @@ def read_folder(folder: Path, speaker: str = "") -> list[Entry]:
 def _from_metadata(folder: Path, speaker: str) -> list[Entry]:
     file = folder / "metadata.csv"
     try:
-        rows = list(csv.DictReader(_text(file, 16 * _MOST_BYTES).splitlines(), restkey="", restval="", strict=True))
+        reader = csv.DictReader(_text(file, 16 * _MOST_BYTES).splitlines(), restkey="", restval="", strict=True)
+        rows, columns = list(reader), {(name or "").strip() for name in reader.fieldnames or ()}
     except csv.Error as error:
         raise UserError(f"{file}: cannot be read as CSV: {error}") from None
     rows = [{(key or "").strip(): value for key, value in row.items() if isinstance(value, str)} for row in rows]
-    columns = set(rows[0]) if rows else {"path", "text"}
     if missing := [name for name in ("path", "text") if name not in columns]:
         raise UserError(
             f"{file}: column {', '.join(missing)} is missing. Expected path and text, found: "
