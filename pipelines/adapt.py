@@ -53,7 +53,7 @@ def adapt(stage: Stage) -> None:
     for step, loss in means.items():
         stage.track.log_metrics({"query_loss": float(loss)}, step=int(step))
     losses = {f"loss_{step}": float(loss) for step, loss in means.items()}
-    stage.metrics({"rate": rate, **losses, **horizon_summary(horizon)})
+    stage.metrics({"rate": rate, "validation_loss": float(by_rate[rate]), **losses, **horizon_summary(horizon)})
 
 
 def progress(workers: Workers, name: str, jobs: list[Job]) -> tqdm:  # type: ignore[type-arg]

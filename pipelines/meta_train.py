@@ -23,6 +23,7 @@ from metaspeech.training.compute import chosen_device, set_up_torch
 from metaspeech.training.meta_learner import MetaLearner
 from metaspeech.training.planner import affordable_steps, plan
 from metaspeech.training.trainer import finish, fit, make_trainer
+from metaspeech.training.trial import trial_callbacks
 from pipelines._episodes import EPISODES, task_files
 from pipelines._stage import Stage, run_stage
 
@@ -52,7 +53,7 @@ def meta_train(stage: Stage) -> None:
     every = max(1, settings.validate_every // settings.checkpoint_every)
     trainer = make_trainer(
         params, module.epochs, stage.track.log_metrics, partial, params.devices if steps else 1,
-        check_val_every_n_epoch=every, log_every_n_steps=1,
+        further=trial_callbacks(stage.item, steps), check_val_every_n_epoch=every, log_every_n_steps=1,
     )  # fmt: skip
     if steps:
         announce(stage, learner, module.make(0)[0], len(held_out))

@@ -28,12 +28,34 @@ from metaspeech.training.compute import chosen_device, set_up_torch
 from metaspeech.training.planner import Plan, affordable_steps, duration, plan, size
 from pipelines._episodes import EPISODES
 
+PREPARED = Path("data/prepared")
 DRAWN = 15  # tasks, of which the one of median length is measured
 COLUMNS = "{:9} {:12} {:>11} {:>12} {:>10} {:>10}"
 
 
-def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), episodes: Path = EPISODES) -> list[str]:
-    """A table with a line for each model and algorithm, then totals and warnings.
+def plan_all(params: config.Params, prepared: Path = PREPARED, episodes: Path = EPISODES) -> list[str]:
+    """A table with a line for each model and algorithm, then totals and warnings. Raises like :func:`plans`."""
+    lines = [COLUMNS.format("model", "algorithm", "outer steps", "evaluations", "time", "tensors")]
+    made = plans(params, prepared, episodes)
+    warnings: dict[str, list[str]] = {}  # text -> of which models and algorithms
+    for name, algorithm, one in made:
+        figures = (one.outer_steps, one.gradient_evaluations, duration(one.seconds), size(one.memory_bytes))
+        lines.append(COLUMNS.format(name, algorithm, *figures))
+        for warning in one.warnings():
+            warnings.setdefault(warning, []).append(f"{name} with {algorithm}")
+    steps, evaluations = (sum(getattr(one, key) for *_, one in made) for key in ("outer_steps", "gradient_evaluations"))
+    seconds, highest = sum(one.seconds for *_, one in made), max(one.memory_bytes for *_, one in made)
+    lines.append(COLUMNS.format("all", "", steps, evaluations, duration(seconds), f"<= {size(highest)}"))
+    held = made[0][2].held
+    lines.append(
+        "Time includes validation. Tensors: at the highest, beside the model and the data"
+        + (f"; a process may hold up to {held:g} times as much." if held > 1 else ".")
+    )
+    return lines + [f"warning: {', '.join(whose)}: {warning}" for warning, whose in warnings.items()]
+
+
+def plans(params: config.Params, prepared: Path = PREPARED, episodes: Path = EPISODES) -> list[tuple[str, str, Plan]]:
+    """Model, algorithm and what their meta-training will take, for each that params ask for.
 
     Raises:
         UserError: there are no tasks yet, a task cannot be measured, or params.yaml does not pay for an outer step.
@@ -42,9 +64,7 @@ def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), epis
         raise UserError(f"{prepared}, {episodes}: no tasks to measure yet. Run: dvc repro episodes")
     store, held_out = Store(prepared), len(read_episodes(episodes / "val.parquet"))
     tasks = _tasks(store, params, episodes / "train.parquet")
-    lines = [COLUMNS.format("model", "algorithm", "outer steps", "evaluations", "time", "tensors")]
-    plans: list[Plan] = []
-    warnings: dict[str, list[str]] = {}  # text -> of which models and algorithms
+    made: list[tuple[str, str, Plan]] = []
     for name in params.models:
         own = config.for_model(params, name)
         set_up_torch(own)
@@ -56,22 +76,9 @@ def plan_all(params: config.Params, prepared: Path = Path("data/prepared"), epis
         for algorithm_name in own.algorithms:
             algorithm: MetaAlgorithm = resolve(ALGORITHMS, algorithm_name).from_params(own)
             with torch.autocast(device.type, torch.bfloat16, enabled=own.precision == "bfloat16"):
-                made = _plan(algorithm, algorithm_name, model, task.to(device), own, held_out)
-            plans.append(made)
-            figures = (made.outer_steps, made.gradient_evaluations, duration(made.seconds), size(made.memory_bytes))
-            lines.append(COLUMNS.format(name, algorithm_name, *figures))
-            for warning in made.warnings():
-                warnings.setdefault(warning, []).append(f"{name} with {algorithm_name}")
-    evaluations, seconds = sum(made.gradient_evaluations for made in plans), sum(made.seconds for made in plans)
-    highest = max(made.memory_bytes for made in plans)
-    lines.append(COLUMNS.format("all", "", sum(made.outer_steps for made in plans), evaluations, duration(seconds),
-                                f"<= {size(highest)}"))  # fmt: skip
-    held = plans[0].held
-    lines.append(
-        "Time includes validation. Tensors: at the highest, beside the model and the data"
-        + (f"; a process may hold up to {held:g} times as much." if held > 1 else ".")
-    )
-    return lines + [f"warning: {', '.join(whose)}: {warning}" for warning, whose in warnings.items()]
+                one = _plan(algorithm, algorithm_name, model, task.to(device), own, held_out)
+            made.append((name, algorithm_name, one))
+    return made
 
 
 def _plan(algorithm: MetaAlgorithm, name: str, model: Any, task: Episode, params: config.Params, held_out: int) -> Plan:

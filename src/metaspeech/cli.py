@@ -16,6 +16,7 @@ from metaspeech.errors import UserError
 from metaspeech.report.command import results
 from metaspeech.tracking.command import deliver
 from metaspeech.voices import commands as voices
+from metaspeech.sweeps.command import sweep
 
 USER_ERROR = 2  # exit status of an error that the user can put right
 
@@ -55,6 +56,7 @@ app.command()(results)
 app.command()(voices.adapt)
 app.command()(voices.say)
 app.add_typer(voices.voices, name="voices")
+app.command()(sweep)
 
 
 def main() -> None:

@@ -16,14 +16,14 @@ ARROWS = {"higher": "↑", "lower": "↓"}
 
 def build_markdown(summary: Summary, title: str) -> str:
     """A section a system: headline, details, the table before adaptation and at the headline step; failed checks."""
-    lines = [f"# {_escaped(title)}", ""]
+    lines = [f"# {escaped(title)}", ""]
     for system in summary.systems:
         found = findings(summary, system.name)
-        lines += [f"## {_escaped(system.title)}", "", f"**{_escaped(found.headline)}**", ""]
+        lines += [f"## {escaped(system.title)}", "", f"**{escaped(found.headline)}**", ""]
         told = [found.speed, *found.details] if found.speed else found.details
-        lines += [*(f"- {_escaped(one)}" for one in told), "", *_table(summary, system), ""]
+        lines += [*(f"- {escaped(one)}" for one in told), "", *_table(summary, system), ""]
     failed = [one for one in [*judge_checks(summary), *leakage_checks(summary)] if not one.passed]
-    lines += [f"- ✗ {_escaped(' '.join(part for part in (one.name, one.what, one.found) if part))}" for one in failed]
+    lines += [f"- ✗ {escaped(' '.join(part for part in (one.name, one.what, one.found) if part))}" for one in failed]
     lines += [""] if failed else []
     speakers, shots = summary.settings["speakers"], summary.settings["shots"]
     lines.append(
@@ -40,9 +40,9 @@ def _table(summary: Summary, system: System) -> list[str]:
     heads = [f"{summary.label(name, system)} {'✗' if name in marked else ARROWS[better[name]]}" for name in metrics]
     heads += ["did not stop ↓"] if system.acoustic else []
     steps = [0, system.headline_step]
-    rows = [["start", "step", *map(_escaped, heads)]]
+    rows = [["start", "step", *map(escaped, heads)]]
     for row in result_rows(summary, system.name, metrics, steps):
-        rows.append([_escaped(one) for one in (row.name, row.step, *(_written(cell) for cell in row.cells))])
+        rows.append([escaped(one) for one in (row.name, row.step, *(_written(cell) for cell in row.cells))])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rule = ["-" * width for width in widths]
     return [_line(row, widths) for row in (rows[0], rule, *rows[1:])]
@@ -56,6 +56,6 @@ def _written(cell: Cell) -> str:
     return f"{cell.text} ({', '.join(cell.notes)})" if cell.notes else cell.text
 
 
-def _escaped(text: object) -> str:
+def escaped(text: object) -> str:
     """For Markdown with HTML allowed: no tags, no broken tables."""
     return str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "\\|").replace("\n", " ")

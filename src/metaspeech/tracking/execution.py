@@ -53,6 +53,8 @@ class Execution:
             "DVC_STAGE": os.environ.get("DVC_STAGE", ""),
             "DVC_EXP_NAME": self.experiment,
             "DVC_EXP_BASELINE_REV": self.baseline,
+            "sweep": os.environ.get("METASPEECH_SWEEP", ""),
+            "trial": os.environ.get("METASPEECH_TRIAL", ""),
         }
         return {key: value for key, value in tags.items() if value}
 

@@ -20,9 +20,15 @@ def set_up_torch(params: Params) -> None:
         raise UserError(
             "params.yaml: device: 'cuda' asked for, but torch sees no CUDA device. Set device to auto or cpu"
         )
-    torch.set_num_threads(params.threads or os.cpu_count() or 1)
+    torch.set_num_threads(params.threads or _threads_asked_for() or os.cpu_count() or 1)
     deterministic()
     torch.manual_seed(params.seed)
+
+
+def _threads_asked_for() -> int:
+    """By ``OMP_NUM_THREADS``, as whoever runs several stages at once sets it; 0: nothing was asked for."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else 0
 
 
 def deterministic() -> None:

@@ -6,7 +6,7 @@ import logging
 import multiprocessing
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
@@ -92,7 +92,13 @@ class TrackerLogger(Logger):
 
 
 def make_trainer(
-    params: Params, epochs: int, log: LogMetrics, partial: Path | None, devices: int = 1, **options: Any
+    params: Params,
+    epochs: int,
+    log: LogMetrics,
+    partial: Path | None,
+    devices: int = 1,
+    further: Sequence[pl.Callback] = (),
+    **options: Any,
 ) -> pl.Trainer:
     """A Trainer that keeps its last checkpoint in ``partial``.
 
@@ -106,7 +112,7 @@ def make_trainer(
     warnings.filterwarnings(
         "ignore", message=".*(does not have many workers|LeafSpec|exists and is not empty|sync_dist=True).*"
     )
-    callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=1)]
+    callbacks: list[pl.Callback] = [TQDMProgressBar(refresh_rate=1), *further]
     if partial:
         callbacks.append(ModelCheckpoint(dirpath=partial, filename="last", enable_version_counter=False))
     return pl.Trainer(
