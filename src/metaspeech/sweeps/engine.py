@@ -114,7 +114,8 @@ def settle(study: optuna.Study, trial: optuna.Trial, outcome: Outcome, seconds: 
     states = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
     study.tell(trial, outcome.values or None, state=states[outcome.state])
     found = ", ".join(f"{value:.4g}" for value in outcome.values) or outcome.reason
-    values = ", ".join(f"{key} {value}" for key, value in trial.params.items())
+    values = ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}"
+                       for key, value in trial.params.items())  # fmt: skip
     tell(f"trial {trial.number}: {outcome.state}, {found} ({values}; {seconds:.0f} s)")
 
 

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from metaspeech import config, profiles
 from metaspeech.errors import UserError
 
@@ -40,6 +42,7 @@ class Snapshot:
 
     path: Path
     project: Path
+    cache: Path  # of DVC
 
     def dvc(self, *arguments: str, log: Path) -> None:
         """Runs a DVC command there. Raises UserError, with what the log says, when it fails."""
@@ -65,8 +68,27 @@ class Snapshot:
 
     def hand_over(self, experiment: str) -> None:
         """Gives the project a finished experiment."""
-        refs = git(self.path, "for-each-ref", "--format=%(refname)", f"refs/exps/**/{experiment}").split()
-        git(self.project, "fetch", "--quiet", "--no-tags", str(self.path), *(f"+{ref}:{ref}" for ref in refs))
+        ref = self._ref(experiment)
+        git(self.project, "fetch", "--quiet", "--no-tags", str(self.path), f"+{ref}:{ref}")
+
+    def output(self, experiment: str, file: str) -> str:
+        """What a finished experiment has left in one of its small files, by its dvc.lock.
+
+        Raises:
+            UserError: it has left no such file.
+        """
+        lock = yaml.safe_load(git(self.path, "show", f"{self._ref(experiment)}:{LOCK}"))
+        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", []) if out["path"] == file]
+        if not outs:
+            raise UserError(f"{experiment} has left no {file}. Is it among the metrics of a stage in dvc.yaml?")
+        digest = str(outs[0]["md5"])
+        return (self.cache / "files" / "md5" / digest[:2] / digest[2:]).read_text(encoding="utf-8")
+
+    def _ref(self, experiment: str) -> str:
+        found = git(self.path, "for-each-ref", "--format=%(refname)", f"refs/exps/**/{experiment}").split()
+        if not found:
+            raise UserError(f"{self.path}: DVC has left no experiment {experiment}")
+        return found[0]
 
     def forget_running(self) -> None:
         """Removes the copies of trials that were killed."""
@@ -99,9 +121,9 @@ def take(project: Path, folder: Path, params: config.Params) -> Snapshot:
     Raises:
         UserError: git or DVC cannot do it.
     """
-    path = folder / "project"
+    path, cache = folder / "project", _dvc_cache(project)
     if path.exists():
-        return Snapshot(path, project)
+        return Snapshot(path, project, cache)
     making = folder / f".project.{os.getpid()}"
     try:
         git(project, "clone", "--quiet", str(project), str(making))
@@ -112,7 +134,6 @@ def take(project: Path, folder: Path, params: config.Params) -> Snapshot:
         if (project / LOCK).exists():  # else what is finished would be made again
             shutil.copy2(project / LOCK, making / LOCK)
             git(making, "add", "--force", LOCK)
-        cache = _dvc_cache(project)
         (making / ".dvc" / "config.local").write_text(
             f"[core]\n    autostage = true\n[cache]\n    dir = {cache}\n", encoding="utf-8"
         )
@@ -120,7 +141,7 @@ def take(project: Path, folder: Path, params: config.Params) -> Snapshot:
         os.replace(making, path)
     finally:
         shutil.rmtree(making, ignore_errors=True)
-    return Snapshot(path, project)
+    return Snapshot(path, project, cache)
 
 
 def untracked(project: Path) -> list[str]:
@@ -162,7 +183,7 @@ def git(folder: Path, *arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
-def _dvc_cache(project: Path) -> str:
+def _dvc_cache(project: Path) -> Path:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "cache", "dir"],
         cwd=project,
@@ -173,4 +194,4 @@ def _dvc_cache(project: Path) -> str:
     )
     if done.returncode:
         raise UserError(f"'dvc cache dir' failed in {project}: {done.stderr.strip()[-300:]}")
-    return done.stdout.strip()
+    return Path(done.stdout.strip())

@@ -107,10 +107,12 @@ class Space:
     prune: bool = False
 
     def values(self, chosen: Mapping[str, Scalar]) -> dict[str, Any]:
-        """Of the searched keys, from what Optuna has chosen."""
+        """Of the searched keys, from what Optuna has chosen: numbers with six digits, which a person can copy."""
         found = {}
         for key, domain in self.search.items():
-            found[key] = domain.value(chosen[key]) if isinstance(domain, Choice) else chosen[key]
+            value = chosen[key]
+            rounded = float(f"{value:.6g}") if isinstance(value, float) else value
+            found[key] = domain.value(value) if isinstance(domain, Choice) else rounded
         return found
 
     def described(self) -> dict[str, Any]:
@@ -173,7 +175,7 @@ def parse(raw: Any, base: Mapping[str, Any], source: str) -> Space:
             "Set prune to false, or keep one objective"
         )
     for key in ("algorithms", "seeds") if prune else ():
-        lists = search[key].extremes() if key in search else [start.get(key, getattr(config.Params(), key))]
+        lists: list[Any] = search[key].extremes() if key in search else [start.get(key, getattr(config.Params(), key))]
         if any(len(one) > 1 for one in lists):
             raise UserError(
                 f"{source}: prune: a trial is stopped by its one meta-training, and {key} names several: "
@@ -273,12 +275,12 @@ def _objectives(
 
 
 def label(value: Any) -> Scalar:
-    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
+    return value if isinstance(value, bool | int | float | str) else text(value)
 
 
 def text(value: Any) -> str:
     """As DVC's ``-S key=value`` takes it."""
-    return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def assignment(key: str, value: Any) -> str:

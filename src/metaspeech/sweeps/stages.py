@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 from metaspeech import config
 from metaspeech.errors import UserError
+from metaspeech.registry import ALGORITHMS, MODELS
 from metaspeech.sweeps.space import Objective
 
+NAMES = {"$model": MODELS, "$algorithm": ALGORITHMS}
 Stages = Mapping[str, Mapping[str, Any]]  # name -> what dvc.yaml says of it, in the order of the pipeline
 
 
@@ -28,8 +31,9 @@ def affected(stages: Stages, target: str, keys: Iterable[str]) -> list[str]:
     keys, found = list(keys), list[str]()
     for name in needed(stages, target):
         stage = stages[name]
-        read = [*stage.get("params", []), *(str(one).strip("${}") for one in stage.get("matrix", {}).values())]
-        touched = any(_covers(_fixed_part(entry), key) for entry in read for key in keys)
+        lists = [str(one).removeprefix("${").removesuffix("}") for one in stage.get("matrix", {}).values()]
+        read = [*stage.get("params", []), *lists]
+        touched = any(_covers(entry, key) for entry in read for key in keys)
         if touched or any(_feeds(stages[other], stage) for other in found):
             found.append(name)
     return found
@@ -37,7 +41,11 @@ def affected(stages: Stages, target: str, keys: Iterable[str]) -> list[str]:
 
 def metric_files(stage: Mapping[str, Any], objective: Objective, params: config.Params) -> list[str]:
     """The metrics files of a trial that an objective is the mean of."""
-    lists = {"${models}": params.models, "${algorithms}": params.algorithms, "${seeds}": params.seeds}
+    lists: dict[str, Sequence[object]] = {
+        "${models}": params.models,
+        "${algorithms}": params.algorithms,
+        "${seeds}": params.seeds,
+    }
     matrix = stage.get("matrix", {})
     files = []
     for values in itertools.product(*(lists[source] for source in matrix.values())):
@@ -82,7 +90,9 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def _covers(entry: str, key: str) -> bool:
-    return entry == key or key.startswith(f"{entry}.") or entry.startswith(f"{key}.")
+    """One is the other or a section of it; ``${item.model}`` stands for any model."""
+    parts = re.sub(r"\$\{item\.(\w+)\}", r"$\1", entry).split(".")
+    return all(other in NAMES.get(part, [part]) for part, other in zip(parts, key.split("."), strict=False))
 
 
 def _fixed_part(entry: str) -> str:

@@ -67,6 +67,7 @@ def open_study(
         UserError: the storage cannot be used, or the study was begun with another space, other params or other code.
     """
     import optuna
+    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -77,7 +78,7 @@ def open_study(
             load_if_exists=True,
         )
         study.sampler = _sampler(sampler, seed + len(study.trials))  # or an interrupted study would draw the same again
-    except (ValueError, OSError, ImportError, *_database_errors()) as error:
+    except (ValueError, OSError, ImportError, SQLAlchemyError, optuna.exceptions.OptunaError) as error:
         where = re.sub("//[^/@ ]*@", "//", storage) or folder / JOURNAL
         raise UserError(f"study {name}: {where} cannot be used: {str(error).splitlines()[0][:300]}") from None
     median = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_min_trials=2)
@@ -157,8 +158,7 @@ def suggest(trial: optuna.Trial, search: Mapping[str, Range | Choice]) -> dict[s
             step = int(domain.step or 1)
             chosen[key] = trial.suggest_int(key, int(domain.low), int(domain.high), step=step, log=domain.log)
         else:
-            drawn = trial.suggest_float(key, domain.low, domain.high, step=domain.step, log=domain.log)
-            chosen[key] = float(f"{drawn:.6g}")
+            chosen[key] = trial.suggest_float(key, domain.low, domain.high, step=domain.step, log=domain.log)
     return chosen
 
 
@@ -194,9 +194,3 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     shown = [f"{key}: {before.get(key, 'absent')} -> {now.get(key, 'absent')}" for key in keys[:6]]
     return "; ".join(shown) + (f" and {len(keys) - 6} more" if len(keys) > 6 else "")
-
-
-def _database_errors() -> tuple[type[Exception], ...]:
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (SQLAlchemyError,)

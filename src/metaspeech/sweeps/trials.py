@@ -139,19 +139,13 @@ class TrialRunner:
         for objective in self.space.objectives:
             found: list[float | None] = []
             for file in metric_files(self.stages[self.space.target], objective, params):
-                content = json.loads(self._read(file, number))
+                content = json.loads(self.snapshot.output(self.experiment(number), file))
                 found += figures(content, objective, params, file)
             numbers = [value for value in found if value is not None and math.isfinite(value)]
             if len(numbers) < len(found):
                 return Outcome("failed", reason=f"{objective.name} is not finite: the training has diverged")
             values.append(fmean(numbers))
         return Outcome("complete", values)
-
-    def _read(self, file: str, number: int) -> str:
-        import dvc.api
-
-        with _starting:  # DVC's repository objects are not made for several threads
-            return str(dvc.api.read(file, repo=str(self.snapshot.path), rev=self.experiment(number)))
 
 
 def rungs(found: list[progress.Progress], objective: Objective) -> dict[int, float]:
