@@ -14,9 +14,9 @@ from typer.core import TyperGroup
 
 from metaspeech.errors import UserError
 from metaspeech.report.command import results
+from metaspeech.sweeps.command import sweep
 from metaspeech.tracking.command import deliver
 from metaspeech.voices import commands as voices
-from metaspeech.sweeps.command import sweep
 
 USER_ERROR = 2  # exit status of an error that the user can put right
 
@@ -53,10 +53,10 @@ def metaspeech(
 # one line a command: app.command()(function)
 app.command()(deliver)
 app.command()(results)
+app.command()(sweep)
 app.command()(voices.adapt)
 app.command()(voices.say)
 app.add_typer(voices.voices, name="voices")
-app.command()(sweep)
 
 
 def main() -> None:
