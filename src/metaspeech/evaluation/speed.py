@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from metaspeech.evaluation.comparisons import BASELINE, COMPARED
 from metaspeech.evaluation.judges.base import Column
 from metaspeech.evaluation.statistics import expanded_tail
+from metaspeech.evaluation.verification import EER
 
-EER = "eer"
 TIE = 1e-9  # of the mark: equal means must not be told apart by rounding
 SPEED = ["model", "algorithm", "shots", "metric", "mark", "mark_step", "steps", "low", "high", "times_fewer"]
 CURVE = ["model", "shots", "metric"]
@@ -46,7 +46,7 @@ def steps_to_baseline(
     """
     better = {column.name: column.better for column in columns}
     rows: list[dict[str, Any]] = []
-    table = conditions[(conditions["model"] != "") & conditions["metric"].isin([*COMPARED, EER])]
+    table = conditions[(conditions["model"] != "") & conditions["metric"].isin([*COMPARED, EER.name])]
     for key, group in table.groupby(CURVE, sort=True):
         model, shots, metric = key
         means = group.pivot(index="step", columns="algorithm", values="mean").sort_index()

@@ -34,6 +34,7 @@ EMPTY = {  # columns of tables that may have no rows
     "checks": CHECKS,
     "leakage": LEAKAGE,
 }
+PLOTTED = (*COMPARED, EER.name)
 FLAGS = ["utterances", "stop_failures", "not_finite"]
 
 
@@ -245,14 +246,17 @@ def _joined(means: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
 
 
 def curve_table(summary: Summary) -> pd.DataFrame:
-    """A row a condition of an algorithm: each compared metric with ``_low`` and ``_high``, for plots."""
-    rows = summary.conditions[(summary.conditions["model"] != "") & summary.conditions["metric"].isin(COMPARED)]
+    """A row a condition of an algorithm: each plotted metric with ``_low`` and ``_high``.
+
+    A column stays empty where nothing was measured: DVC wants every one that dvc.yaml names.
+    """
+    rows = summary.conditions[(summary.conditions["model"] != "") & summary.conditions["metric"].isin(PLOTTED)]
     wide = rows.pivot(index=CONDITION, columns="metric", values=["mean", "low", "high"])
     table = pd.DataFrame(index=wide.index)
-    for metric in COMPARED:
+    for metric in PLOTTED:
         for statistic, suffix in (("mean", ""), ("low", "_low"), ("high", "_high")):
-            if (statistic, metric) in wide:
-                table[f"{metric}{suffix}"] = wide[statistic, metric]
+            known = (statistic, metric) in wide
+            table[f"{metric}{suffix}"] = wide[statistic, metric] if known else float("nan")
     return table.reset_index()
 
 
@@ -265,7 +269,7 @@ def compact_metrics(summary: Summary) -> dict[str, dict[str, float | None]]:
         name = f"{model}-{algorithm}".replace("+", "-") if model else algorithm  # MLflow takes no + in a name
         return metrics.setdefault(name, {})
 
-    for row in _records(summary.conditions[summary.conditions["metric"].isin(COMPARED)]):
+    for row in _records(summary.conditions[summary.conditions["metric"].isin(PLOTTED)]):
         model, step = row["model"], row["step"]
         if not model:
             of("", row["algorithm"])[row["metric"]] = row["mean"]
