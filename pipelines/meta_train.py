@@ -11,6 +11,7 @@ from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.models.base import loss_function
 from metaspeech.registry import ALGORITHMS, resolve
+from metaspeech.training.alignments import AlignmentImages
 from metaspeech.training.checkpoint import (
     build_model,
     file_digest,
@@ -51,9 +52,11 @@ def meta_train(stage: Stage) -> None:
     )
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
+    log_image = stage.track.log_image
+    attention = [AlignmentImages(held_out[0].query, log_image)] if model.role == "acoustic" else []
     trainer = make_trainer(
         params, module.epochs, stage.track.log_metrics, partial, params.devices if steps else 1,
-        further=trial_callbacks(stage.item, steps), check_val_every_n_epoch=every, log_every_n_steps=1,
+        further=[*trial_callbacks(stage.item, steps), *attention], check_val_every_n_epoch=every, log_every_n_steps=1,
     )  # fmt: skip
     if steps:
         announce(stage, learner, module.make(0)[0], len(held_out))

@@ -11,6 +11,7 @@ from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
 from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.files import replacing
+from metaspeech.training.alignments import AlignmentImages
 from metaspeech.training.checkpoint import build_model, file_digest, fingerprint, save_model
 from metaspeech.training.compute import set_up_torch
 from metaspeech.training.joint_learner import SPREAD, JointLearner
@@ -49,8 +50,10 @@ def pretrain(stage: Stage) -> None:
     )
     partial = folder / f"partial-{configuration}"
     trainer = make_trainer(
-        params, module.epochs, stage.track.log_metrics, partial, gradient_clip_val=settings.clip or None
-    )
+        params, module.epochs, stage.track.log_metrics, partial,
+        further=[AlignmentImages(held_out[0], stage.track.log_image)] if model.role == "acoustic" else [],
+        gradient_clip_val=settings.clip or None,
+    )  # fmt: skip
     if settings.steps:
         fit(trainer, learner, module, partial)
     else:

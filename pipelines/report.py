@@ -8,6 +8,7 @@ from typing import Any
 from metaspeech.files import replacing
 from metaspeech.report.learning import Learning
 from metaspeech.report.markdown import build_markdown
+from metaspeech.report.overview import overview
 from metaspeech.report.page import Provenance, build_page
 from metaspeech.report.results import Results
 from pipelines._stage import Stage, run_stage
@@ -42,6 +43,8 @@ def report(stage: Stage) -> None:
     for episode_id in results.summary.settings["audible"][:LOGGED_SPEAKERS]:
         stage.track.log_artifact(results.audio / episode_id, f"audio/{episode_id}")
     stage.mirror_cached()
+    glance = overview(results.summary, summary)
+    stage.track.set_on_parent(glance.figures, {"best": glance.best, "mlflow.note.content": glance.page})
     clips = len(set(re.findall(r'data-clip="(\d+)"', page)))
     stage.metrics({"page_megabytes": len(page.encode()) / 1e6, "clips": clips})
     print(f"{REPORTS / 'index.html'}: {len(page.encode()) / 1e6:.1f} MB, {clips} clips")

@@ -77,7 +77,6 @@ class Spool:
         self._owner = os.getpid()
         self._files: dict[Stream, int] = {}
         self._unwritten: dict[Stream, bytes] = {"log": b"", "artifacts": b""}
-        self._count = 0
 
     @property
     def base(self) -> Path:
@@ -148,9 +147,7 @@ class Spool:
 
     def keep(self, name: str, write: Callable[[Path], Any], to: str, **more: Any) -> None:
         """An artifact that ``write`` writes, to be uploaded as ``<to>/<name>``. Raises OSError when it cannot."""
-        with self._lock:
-            self._count += 1
-            path = self.folder / "files" / str(self._count) / name
+        path = self.folder / "files" / new_id()[:12] / name  # forked processes keep files too
         try:
             path.parent.mkdir(parents=True)
             write(path)
