@@ -1,5 +1,6 @@
 """Free-running synthesis of the query texts of unseen speakers, and what the judges make of it."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from metaspeech.evaluation.systems import headline_shots
 from metaspeech.files import replacing
 from metaspeech.parallel import ordered_map, worker_count
 from metaspeech.registry import MODELS, resolve
+from metaspeech.training.checkpoint import fingerprint
 from pipelines._stage import Stage, run_stage
 
 PREPARED = Path("data/prepared")
@@ -84,6 +86,7 @@ def evaluate(stage: Stage) -> None:
     with replacing(setup.audio / "panels.npz") as path:
         np.savez_compressed(path, **{name: array for outcome in outcomes for name, array in outcome.panels.items()})
     summary.write(stage.folder / "summary.json")
+    stage.track.set_tags({"tasks": fingerprint([asdict(one) for one in episodes])})  # compared with the same alone
     stage.track.log_artifact(stage.folder / "summary.json", "summary")  # from which metaspeech results reads it
     for name, table in [("speakers", speakers), *summary.tables().items()]:
         stage.track.log_table(table, name)

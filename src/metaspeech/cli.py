@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from metaspeech.compare.command import compare
 from metaspeech.errors import UserError
 from metaspeech.report.command import results
 from metaspeech.sweeps.command import sweep
@@ -51,6 +52,7 @@ def metaspeech(
 
 
 # one line a command: app.command()(function)
+app.command()(compare)
 app.command()(deliver)
 app.command()(results)
 app.command()(sweep)

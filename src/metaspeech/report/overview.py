@@ -58,7 +58,9 @@ def _figures(summary: Summary) -> dict[str, float]:
 
 def _page(markdown: str) -> str:
     """As many of its sections as fit, without what makes tables line up in a terminal."""
-    page, *sections = re.split(r"^(?=## )", re.sub(r"-{3,}", "---", re.sub(r" {2,}", " ", markdown)), flags=re.MULTILINE)
+    page, *sections = re.split(
+        r"^(?=## )", re.sub(r"-{3,}", "---", re.sub(r" {2,}", " ", markdown)), flags=re.MULTILINE
+    )
     for section in sections:
         if len(page) + len(section) > MOST_CHARACTERS:
             return page + REST
