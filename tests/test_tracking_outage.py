@@ -21,9 +21,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
-from servers import MlflowServer, PasswordProxy, Postgres, free_port
 from typer.testing import CliRunner
 
+from benchmarks.servers import Missing, MlflowServer, PasswordProxy, Postgres, free_port
 from metaspeech.cli import app
 from metaspeech.tracking import Execution, Record, delivery, stage_run
 from metaspeech.tracking.parcel import BATCH, batches
@@ -58,7 +58,10 @@ def sqlite_server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def database():
-    database = Postgres()
+    try:
+        database = Postgres()
+    except Missing as reason:
+        pytest.skip(str(reason))
     try:
         database.start()
         database.create_database()

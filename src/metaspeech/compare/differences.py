@@ -123,7 +123,7 @@ def _difference(
     name: str, key: tuple[str, str, int, int], metric: str, ours: pd.Series[float], theirs: pd.Series[float],
     reasons: Sequence[str],
 ) -> Difference:  # fmt: skip
-    both = pd.DataFrame({"ours": ours, "theirs": theirs}).dropna()  # aligned by the speaker
+    both = pd.DataFrame({"ours": ours, "theirs": theirs}).dropna().sort_index()  # aligned by the speaker
     change = both["theirs"] - both["ours"]
     interval = cluster_bootstrap(change)
     count = len(both)

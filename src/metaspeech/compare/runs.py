@@ -90,7 +90,7 @@ class Store:
 
     def _near(self, name: str) -> str:
         known = {one for run in self._parents for one in _names(run)}
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
         if near:
             return f"Did you mean {' or '.join(near)}?"
         latest = [run.info.run_name for run in reversed(self._parents)][:5]

@@ -1,4 +1,4 @@
-"""Real tracking servers that tests start, stop, kill and start again."""
+"""Real tracking servers that benchmarks and tests start, stop, kill and start again."""
 
 from __future__ import annotations
 
@@ -18,9 +18,11 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import pytest
-
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+class Missing(RuntimeError):
+    """What would be needed is not on this machine."""
 
 
 def free_port() -> int:
@@ -62,7 +64,7 @@ class MlflowServer:
                 return  # it answers, if only that it wants a password
             except OSError:
                 time.sleep(0.5)
-        pytest.fail("the server did not start in three minutes")
+        raise TimeoutError("the server did not start in three minutes")
 
     def signal(self, number: signal.Signals) -> None:
         """To the server and its workers."""
@@ -130,15 +132,15 @@ class Postgres:
     """A PostgreSQL cluster on loopback; runs as another user where this one is root."""
 
     def __init__(self) -> None:
-        """Skips the test where there is no PostgreSQL."""
+        """Raises Missing where it cannot run."""
         self.binaries = _postgres_folder()
         if self.binaries is None:
-            pytest.skip("no PostgreSQL here: install it to run this test")
+            raise Missing("no PostgreSQL here")
         if importlib.util.find_spec("psycopg2") is None:
-            pytest.skip("no psycopg2 here, by which MLflow talks to PostgreSQL: pip install psycopg2-binary")
+            raise Missing("no psycopg2 here, by which MLflow talks to PostgreSQL: pip install psycopg2-binary")
         self.user = ["runuser", "-u", "nobody", "--"] if os.geteuid() == 0 else []
         if self.user and not shutil.which("runuser"):
-            pytest.skip("PostgreSQL does not run as root, and there is no runuser")
+            raise Missing("PostgreSQL does not run as root, and there is no runuser")
         self.port = free_port()
         self.data = Path(tempfile.mkdtemp(prefix="metaspeech-postgres-"))  # where that user may go
         if self.user:
