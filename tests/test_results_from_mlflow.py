@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
-from servers import MlflowServer
 from typer.testing import CliRunner
 
+from benchmarks.servers import MlflowServer
 from metaspeech.cli import app
 from metaspeech.errors import UserError
 from metaspeech.evaluation.summary import Summary

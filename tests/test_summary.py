@@ -14,6 +14,8 @@ from metaspeech.evaluation.judges.base import Column
 from metaspeech.evaluation.summary import Summary, compact_metrics, curve_table, summarise
 from metaspeech.evaluation.systems import System, headline_step
 from metaspeech.report.findings import findings
+from metaspeech.report.markdown import build_markdown
+from metaspeech.report.overview import overview
 from metaspeech.report.speakers import seed_rows, speaker_rows
 from metaspeech.report.speed import speed_rows
 from metaspeech.report.tables import comparison_rows, result_rows
@@ -315,3 +317,33 @@ def test_speakers_and_seeds_are_told_apart():
     assert high - low == pytest.approx(0.02, abs=0.0015)
     assert spread["maml"].notes[1] == f"s.d. {0.02 / 2**0.5:.3f}"
     assert seed_rows(summary_of(utterances, curves), "tacotron", ["similarity"]) == []
+
+
+def test_an_execution_at_a_glance_has_few_figures_in_whole_groups_and_a_page_that_fits_a_tag():
+    few = summary_of(*tables({"transfer": 0.0, "maml": 0.05}))
+    glance = overview(few, build_markdown(few, "A <title>"))
+    assert set(glance.figures) == {
+        f"{metric}/{name}" for metric in ("similarity", "phoneme_error", "loss") for name in ("transfer", "maml")
+    }
+    assert glance.figures["similarity/maml"] > glance.figures["similarity/transfer"]
+    assert glance.best == "MAML"
+    assert "A &lt;title>" in glance.page
+    names = [
+        "transfer",
+        "maml",
+        "fomaml",
+        "reptile",
+        "anil",
+        "boil",
+        "meta_sgd",
+        "mamlpp",
+        "imaml",
+        "scratch",
+        "nearest",
+    ]
+    many = summary_of(*tables(dict.fromkeys(names, 0.0)))
+    glance = overview(many, "# title\n\n## one\n\nshort\n\n## two\n\n" + "long " * 2000)
+    assert {name.partition("/")[0] for name in glance.figures} == {"similarity"}, "half a group compares nothing"
+    assert "short" in glance.page
+    assert "long" not in glance.page
+    assert glance.page.endswith("artifacts of the stage report.\n")
