@@ -215,7 +215,9 @@ def test_a_judge_that_names_a_test_speaker_is_refused_and_one_that_names_the_cor
     marked = project.check(source="libritts", judges=ear).iloc[-1]
     assert not marked["passed"]
     assert marked["detail"].startswith("trained on librispeech, voxceleb1: librispeech has the speakers")
-    assert not project.check(judges=judge(monkeypatch, "unknown"))["passed"].iloc[-1]
+    ear = judge(monkeypatch, "unknown")
+    assert not project.check(judges=ear)["passed"].iloc[-1]
+    assert project.check(source="espeak", judges=ear)["passed"].iloc[-1], "generated voices"
     assert project.check(judges=judge(monkeypatch))["detail"].iloc[-1] == "learned from no recordings"
 
 

@@ -22,6 +22,7 @@ from metaspeech.training.checkpoint import CARD, read_card
 from metaspeech.training.starts import check_unseen, read_start
 
 HOLDS = {"libritts": ("librispeech",)}  # a corpus -> others with recordings of the same speakers
+GENERATED = ("espeak",)  # corpora whose voices nobody has recordings of
 NAMED = 5  # culprits in a message
 
 
@@ -221,7 +222,10 @@ def _judge(name: str, source: str, unseen: set[str]) -> _Finding:
     if not known:
         return _Finding(check, "learned from no recordings")
     if UNKNOWN in known:
-        return _Finding(check, "what it was trained on is not published", False)
+        unpublished = "what it was trained on is not published"
+        if source in GENERATED:
+            return _Finding(check, f"{unpublished}; the voices of this corpus are generated here")
+        return _Finding(check, unpublished, False)
     detail = f"trained on {', '.join(dict.fromkeys(entry.partition('/')[0] for entry in known))}"
     same = [corpus for corpus in corpora if corpus in known]
     if same:

@@ -35,8 +35,8 @@ def cluster_bootstrap(values: ArrayLike, *, resamples: int = 2000, seed: int = 0
     distribution and the 1/n variance cost (the expanded percentile interval: T. Hesterberg, "What Teachers Should Know
     About the Bootstrap", The American Statistician 69(4), 2015, section 4.1).
 
-    A 95 % interval holds the true mean of normal speakers in 94 to 95 % of simulated experiments with 12 speakers and
-    in 93 % of those with 6; of very skewed ones (exponential) in 92 % and 89 %, as often as the t interval does.
+    A 95 % interval holds the true mean of normal speakers in 95 % of simulated experiments with 12 speakers and in 94 %
+    of those with 6; of skewed ones (exponential) in 91 % and 89 %, about as often as the t interval does.
     """
     data = _finite(values)
     count = len(data)
