@@ -18,6 +18,7 @@ from metaspeech.models.base import LossFn, Parameters, Terms, second_order
 from metaspeech.seeds import mixed_seed
 
 Vector = Sequence[Tensor]
+LEAST_CURVATURE = 0.1  # along a direction: a step of the solver goes at most ten times as far as the gradient does
 
 
 class Imaml(MetaAlgorithm):
@@ -93,8 +94,8 @@ class Imaml(MetaAlgorithm):
 def conjugate_gradients(product: Callable[[Vector], list[Tensor]], target: Vector, steps: int) -> list[Tensor]:
     """x with A x = target, A symmetric and positive definite, given by its products (Hestenes and Stiefel 1952).
 
-    Where A turns out not to be positive definite, as away from a minimum, the solution so far is returned, or the
-    target itself if there is none (truncated as by Steihaug 1983).
+    Where A turns out not to be clearly positive definite, as away from a minimum, the solution so far is returned, or
+    the target itself if there is none (truncated as by Steihaug 1983).
     """
     x = [torch.zeros_like(value) for value in target]
     residual = [value.clone() for value in target]
@@ -104,7 +105,7 @@ def conjugate_gradients(product: Callable[[Vector], list[Tensor]], target: Vecto
             break
         image = product(direction)
         curvature = _dot(direction, image)
-        if float(curvature) <= 0:  # not positive definite: what was solved until here holds
+        if float(curvature) <= LEAST_CURVATURE * float(_dot(direction, direction)):
             return x if done else residual
         along = size / curvature
         x = [value + along * step for value, step in zip(x, direction, strict=True)]

@@ -22,13 +22,14 @@ def build_markdown(summary: Summary, title: str) -> str:
         lines += [f"## {escaped(system.title)}", "", f"**{escaped(found.headline)}**", ""]
         told = [found.speed, *found.details] if found.speed else found.details
         lines += [*(f"- {escaped(one)}" for one in told), "", *_table(summary, system), ""]
-    failed = [one for one in [*judge_checks(summary), *leakage_checks(summary)] if not one.passed]
-    lines += [f"- ✗ {escaped(' '.join(part for part in (one.name, one.what, one.found) if part))}" for one in failed]
-    lines += [""] if failed else []
+    for sign, checks in (("✗", judge_checks(summary)), ("?", leakage_checks(summary))):
+        doubtful = [one for one in checks if not one.passed]
+        lines += [f"- {sign} {escaped(' '.join(filter(None, (one.name, one.what, one.found))))}" for one in doubtful]
+    lines += [""] if lines[-1] else []
     speakers, shots = summary.settings["speakers"], summary.settings["shots"]
     lines.append(
         f"Means over {speakers} unseen speakers with 95 % intervals; {shots} support recordings each. ✗: not to be "
-        "quoted. All steps, curves and sound: index.html."
+        "quoted; ?: not certain. All steps, curves and sound: index.html."
     )
     return "\n".join(lines) + "\n"
 

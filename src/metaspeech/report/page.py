@@ -89,7 +89,7 @@ def build_page(
         checks=judge_checks(summary),
         doubt=doubt_sentence(summary),
         leakage=leakage,
-        failed_leakage=[f"{one.name} ({one.found})" for one in leakage if not one.passed],
+        unsure_leakage=[f"{one.name} ({one.found})" for one in leakage if not one.passed],
         costs=spent(provenance.stages),
         starts=[start_sentence(model, start) for model, start in provenance.starts.items()],
         provenance=provenance,

@@ -32,6 +32,7 @@ def judge_checks(summary: Summary) -> list[Check]:
 
 
 def leakage_checks(summary: Summary) -> list[Check]:
+    """What must not have been part of training. A leak stops the evaluation; what did not pass here is not certain."""
     return [
         Check(str(row["check"]), "", str(row["detail"]), "", bool(row["passed"]))
         for _, row in summary.leakage.iterrows()
