@@ -31,7 +31,7 @@ from metaspeech.data.module import StepModule
 from metaspeech.data.store import Store
 from metaspeech.data.tensors import EpisodeMaker
 from metaspeech.evaluation.bench import enrolment_of
-from metaspeech.evaluation.judges.base import RATE, Query
+from metaspeech.evaluation.judges.base import RATE, Candidate, Query, Setting
 from metaspeech.evaluation.rendering import griffin_lim, utterance_seed, vocode
 from metaspeech.evaluation.statistics import cluster_bootstrap
 from metaspeech.evaluation.style import INK, PALETTE
@@ -102,14 +102,15 @@ def judged(run: Path, out: Path, params: config.Params, queries: int) -> pd.Data
     enrolment = {
         speaker: [store.audio(utt_id) for utt_id in utt_ids] for speaker, utt_ids in enrolment_of(store, tasks).items()
     }
-    judges = [resolve(JUDGES, name)(enrolment) for name in ("phonemes", "similarity", "mcd")]
+    judges = [resolve(JUDGES, name)(Setting(enrolment, ())) for name in ("phonemes", "similarity", "mcd")]
     utterances = [(task, utt_id) for task in tasks for utt_id in task.query[:queries]]
 
     def listen(step: int, hours: float, copies: Sequence[np.ndarray | None]) -> pd.DataFrame:
         rows = []
         for (task, utt_id), audio in zip(utterances, copies, strict=True):
             query = _query(store, task, utt_id)
-            scores = {name: value for judge in judges for name, value in judge(query, [_heard(audio)])[0].items()}
+            copy = [Candidate(_heard(audio))]
+            scores = {name: value for judge in judges for name, value in judge(query, copy)[0].items()}
             rows.append({"step": step, "hours": hours, "speaker": task.speaker, "utt_id": utt_id, **scores})
         return pd.DataFrame(rows)
 
