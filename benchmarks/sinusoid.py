@@ -85,7 +85,7 @@ RECIPES = {  # the outer steps of published set-ups, cut to what a core does in 
     "maml, 5 steps": Recipe("maml", 4000, 5),
     "meta_sgd": Recipe("meta_sgd", 8000, 1),
     "mamlpp": Recipe("mamlpp", 4000, 5),
-    "imaml": Recipe("imaml", 3000, 16, 0.01, tasks=5, own=(("strength", 0.5), ("solver_steps", 5), ("damping", 10.0))),
+    "imaml": Recipe("imaml", 400, 16, 0.01, tasks=5, own=(("strength", 0.5), ("solver_steps", 5), ("damping", 10.0))),
 }
 APART = ("imaml",)  # its solver's steps are not those of each task when tasks are solved together
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from functools import cache
 
@@ -286,6 +287,9 @@ def test_an_interrupted_request_stops_after_a_chunk():
     with pytest.raises(KeyboardInterrupt):
         generate(weights, [conditioning(weights, samples)], [samples], [0], callback=interrupt)
     assert sum(chunks) < samples / 10
+    deadline = time.monotonic() + 30
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 
