@@ -5,6 +5,7 @@ TORCH ?= pinned
 P ?= default
 SET ?=
 MODEL ?=
+M ?= .*[.](similarity|phoneme_error)_5|.*adapt.*:validation_loss
 
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
@@ -12,7 +13,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check plan test fuzz lint format smoke profile pretrained ui clean clean-all
+.PHONY: help setup repro check plan experiments test fuzz lint format smoke profile pretrained ui clean clean-all
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -54,6 +55,12 @@ profile: setup ## set params.yaml to a profile: make profile P=smoke|default|pro
 
 pretrained: setup ## make the starts that ship (assets/starts) from nothing, which takes hours: make pretrained [MODEL=tacotron]
 	python -m pipelines.pretrained train $(MODEL)
+
+# of dvc exp show: params that differ, and the figures M; a name that ends in _to_nearest is no param
+SECTIONS := corpus|prepare|episodes|tacotron|wavenet|pretrain|represent|inner|meta_train|per_algorithm|per_model|adapt|evaluate
+experiments: setup ## the table of DVC experiments: what differs in params, similarity and phoneme error (M='.*mcd_5' for others)
+	dvc exp show --only-changed --drop \
+	'^(?!Experiment|Created|State|(seeds?|data_seed|models|algorithms)$$|($(SECTIONS))[.](?!.*_to_nearest)[a-z_.]+$$|$(M)).*'
 
 ui: setup ## MLflow's pages at http://127.0.0.1:5000
 	mlflow ui --host 127.0.0.1 --port 5000 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"

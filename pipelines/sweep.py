@@ -49,10 +49,13 @@ def sweep(options: Options) -> None:
     space, base, stages = read(options)
     folder = _folder(options)
     with study.alone(folder, options.study):
+        now = snapshot.state(Path.cwd())
+        code = snapshot.begun(folder) or now
         opened = study.open_study(
-            options.study, folder, options.storage, space, base, snapshot.state(Path.cwd()),
-            options.sampler, options.seed,
-        )  # fmt: skip
+            options.study, folder, options.storage, space, base, code, options.sampler, options.seed
+        )
+        if code != now:
+            print(f"note: the study goes on with {code}, as it began; here is {now}", flush=True)
         end_leftovers(folder)
         again = study.mend(opened)
         taken = snapshot.take(Path.cwd(), folder, config.from_mapping(base))

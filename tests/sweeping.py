@@ -95,18 +95,18 @@ def commit(folder: Path, message: str) -> None:
     run(folder, "git", "commit", "--quiet", "--message", message)
 
 
-def environment() -> dict[str, str]:
+def environment(library: str = str(ROOT / "src")) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("DVC_", "GIT_", "MLFLOW_"))}
     tools = f"{Path(sys.executable).parent}{os.pathsep}{kept['PATH']}"
-    return {**kept, **GIT, "PATH": tools, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
+    return {**kept, **GIT, "PATH": tools, "PYTHONPATH": library, "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
 
 
-def run(folder: Path, *command: str, status: int | None = 0) -> str:
+def run(folder: Path, *command: str, status: int | None = 0, library: str = str(ROOT / "src")) -> str:
     """Output and errors of a command."""
     done = subprocess.run(
         [sys.executable, "-m", *command] if command[0] in ("dvc", "metaspeech.cli") else command,
         cwd=folder,
-        env=environment(),
+        env=environment(library),
         capture_output=True,
         text=True,
         check=False,

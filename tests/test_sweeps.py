@@ -76,11 +76,11 @@ def test_a_trial_is_an_experiment_that_can_be_applied_and_a_study_goes_on(projec
     stage = (project / "stage.py").read_text()
     (project / "stage.py").write_text("raise SystemExit('edited after the study began')")
     try:
-        refused = sweep(project, str(file), "--trials", "4", status=2)
+        output = sweep(project, str(file), "--trials", "4")
     finally:
         (project / "stage.py").write_text(stage)
-    assert "study two was begun otherwise: code: commit" in refused
-    assert sweep(project, str(file), "--trials", "4").count(": complete, ") == 1
+    assert "note: the study goes on with commit" in output
+    assert output.count(": complete, ") == 1
     page = (project / "results/sweeps/two/index.html").read_text()
     parser = Balanced()
     parser.feed(page)

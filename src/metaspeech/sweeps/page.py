@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import resources
 from typing import Any
 
@@ -52,7 +53,7 @@ def build_markdown(results: Results) -> str:
     lines += [f"- {escaped(name)}: {escaped(value)}" for name, value in facts(results)] + [""]
     for row in results.best[:SHOWN]:
         lines += [f"Trial {row.number}: {escaped(values(results, row))}", ""]
-        lines += [f"    dvc exp apply {row.experiment} && dvc repro", f"    {results.rerun(row)}", ""]
+        lines += [f"    dvc exp apply {row.experiment}; dvc repro", f"    {results.rerun(row)}", ""]
     lines += [f"- {escaped(one)}" for one in warnings(results)] + [""]
     for name, shares in results.importance.items():
         ranked = sorted(shares.items(), key=lambda item: -item[1])
@@ -83,7 +84,7 @@ def best_text(results: Results) -> str:
     if len(results.space.objectives) > 1:
         more = f" The first {SHOWN} by {results.space.objectives[0].name}:" if len(results.best) > SHOWN else ""
         return f"No other trial is better in one objective without being worse in another.{more}"
-    return "With its values:"
+    return ""
 
 
 def values(results: Results, row: Row) -> str:
@@ -140,6 +141,11 @@ def cells(results: Results, row: Row) -> list[str]:
 
 
 def shown(value: Any) -> str:
+    """For people: three digits; lists, which Optuna has as their JSON, without brackets."""
+    if isinstance(value, str) and value.startswith("["):
+        value = json.loads(value)
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from metaspeech.evaluation.plots import new_figure
 from metaspeech.evaluation.style import INK, PALETTE, RULE
@@ -84,7 +84,7 @@ def importance_bars(results: Results) -> Figure:
     axes.grid(axis="x", color=RULE, linewidth=0.7)
     axes.grid(axis="y", visible=False)
     if len(results.importance) > 1:
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, 1.16), ncols=2)
     return figure
 
 
@@ -100,11 +100,17 @@ def slice_plot(results: Results, key: str) -> Figure:
         places = [row.params[key] if numeric(results.space, key) else labels.index(row.params[key]) for row in rows]
         axes.scatter(places, [row.values[0] for row in rows], s=size, color=colour, linewidths=0, alpha=0.8)
     if isinstance(domain, Range):
-        axes.set_xscale("log" if domain.log else "linear")
+        if domain.log:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.xaxis.set_major_formatter("{x:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
         if domain.whole and not domain.log:
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     else:
-        axes.set_xticks(range(len(labels)), [str(one)[:18] for one in labels], rotation=20 if len(labels) > 3 else 0)
+        axes.set_xticks(
+            range(len(labels)), [str(one).strip('[]"')[:18] for one in labels], rotation=20 if len(labels) > 3 else 0
+        )
         axes.set_xlim(-0.6, len(labels) - 0.4)
     axes.set_xlabel(key)
     axes.set_ylabel(_label(objective))

@@ -7,12 +7,13 @@ are handed to the project as refs, so that ``dvc exp show`` and ``dvc exp apply`
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from metaspeech.errors import UserError
 
 LOCK = "dvc.lock"
 PARAMS = "params.yaml"
+BEGUN = "metaspeech-study.json"  # beside the objects of the clone, where neither git nor DVC looks
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,14 @@ def state(project: Path) -> Code:
     return Code(commit, hashlib.sha256(changes.encode()).hexdigest()[:10] if changes else "")
 
 
+def begun(folder: Path) -> Code | None:
+    """What a study in ``folder`` runs; None: it has taken no clone yet."""
+    try:
+        return Code(**json.loads((folder / "project" / ".git" / BEGUN).read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        return None
+
+
 def take(project: Path, folder: Path, params: config.Params) -> Snapshot:
     """Clones the project into ``folder/project``, or takes what an earlier call left there.
 
@@ -138,6 +148,7 @@ def take(project: Path, folder: Path, params: config.Params) -> Snapshot:
             f"[core]\n    autostage = true\n[cache]\n    dir = {cache}\n", encoding="utf-8"
         )
         profiles.apply(making / PARAMS, params)
+        (making / ".git" / BEGUN).write_text(json.dumps(asdict(state(project))), encoding="utf-8")
         os.replace(making, path)
     finally:
         shutil.rmtree(making, ignore_errors=True)

@@ -35,6 +35,8 @@ KEYS = ("target", "objectives", "prune", "fixed", "search")
 DIRECTIONS = {"minimise": "minimize", "minimize": "minimize", "maximise": "maximize", "maximize": "maximize"}
 NEW = "per_model."  # keys that params.yaml need not have yet, so that DVC is told to add them
 
+YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")  # mean something else without quotes
+
 Scalar = bool | int | float | str
 
 
@@ -275,11 +277,16 @@ def _objectives(
 
 
 def label(value: Any) -> Scalar:
-    return value if isinstance(value, bool | int | float | str) else text(value)
+    """A scalar for Optuna: lists as their JSON."""
+    return value if isinstance(value, bool | int | float | str) else json.dumps(value, ensure_ascii=False)
 
 
 def text(value: Any) -> str:
-    """As DVC's ``-S key=value`` takes it."""
+    """As DVC's ``-S key=value`` takes it: words without quotes, of which a shell would be the second reader."""
+    if isinstance(value, list):
+        return f"[{','.join(map(text, value))}]"
+    if isinstance(value, str) and re.fullmatch(r"[a-z_]\w*", value) and value not in YAML_WORDS:
+        return value
     return json.dumps(value, ensure_ascii=False)
 
 
