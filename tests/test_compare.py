@@ -57,7 +57,7 @@ def test_a_gain_of_every_speaker_is_significant_and_the_rest_is_not():
     assert 0.04 < gained.low < gained.difference < gained.high < 0.06
     assert gained.p == pytest.approx(2 / 2**12), "all of 12 signs alike, exactly"
     assert gained.p_holm == pytest.approx(2 * gained.p), "Holm over two algorithms"
-    assert the(found, "transfer", "similarity").verdict == "no measurable difference"
+    assert the(found, "transfer", "similarity").verdict == "not significant"
     lower = differences(executed("b", table(0.05, seed=1)), [executed("a", table())])
     assert the(lower, "maml", "similarity").verdict == "worse"
     assert the(lower, "maml", "similarity").difference == pytest.approx(-gained.difference)
@@ -115,7 +115,7 @@ def test_no_difference_is_called_one_more_often_than_the_level_allows(seed):
 
 def test_a_run_against_itself_differs_in_nothing():
     found = differences(executed("a", table()), [executed("b", table())])
-    assert {(one.difference, one.verdict) for one in found} == {(0.0, "no measurable difference")}
+    assert {(one.difference, one.verdict) for one in found} == {(0.0, "identical")}
     assert changed_params([executed("a", table()), executed("b", table())]) == {}
 
 
@@ -198,4 +198,4 @@ def test_the_command_answers_which_parameters_and_figures_differ(store):
     assert "not a format of figures" in error("default", "faster", "--plot", "figure.gif")
     assert "no such file, so there are no runs" in error("default", "faster", "--uri", "sqlite:////nowhere/mlflow.db")
     listed = re.findall(r"^  ([0-9a-f]{32})  ", ask("default", "twice").output, re.MULTILINE)
-    assert "no measurable difference" in ask("default", listed[0][:8]).output, "by the beginning of an id"
+    assert "4 of 4 figures are identical" in ask("default", listed[0][:8]).output, "by the beginning of an id"

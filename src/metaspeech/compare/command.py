@@ -26,11 +26,13 @@ def compare(
 
     from metaspeech.compare.differences import differences
     from metaspeech.compare.runs import Store
-    from metaspeech.compare.show import show
+    from metaspeech.compare.show import LETTERS, show
     from metaspeech.tracking.server import tracking_uri
 
     if len(runs) < 2:
         raise UserError(f"compare takes two runs or more, and got {len(runs)}: metaspeech compare first second")
+    if len(runs) > len(LETTERS):
+        raise UserError(f"compare: at most {len(LETTERS)} runs, and got {len(runs)}. For more: make ui")
     if plot and plot.suffix.lower() not in FORMATS:
         raise UserError(f"--plot {plot}: not a format of figures; expected {', '.join(FORMATS)}")
     found = Store(uri or tracking_uri(Path.cwd())).read(runs)

@@ -54,11 +54,18 @@ class Difference:
         return (self.difference > 0) == (self.metric in HIGHER)
 
     @property
+    def identical(self) -> bool:
+        """Of every speaker: what was changed has no part in this."""
+        return self.difference == self.low == self.high == 0
+
+    @property
     def verdict(self) -> str:
         if self.refused:
             return "not tested"
+        if self.identical:
+            return "identical"
         if not self.significant:
-            return "no measurable difference"
+            return "not significant"
         return "better" if self.better else "worse"
 
 

@@ -15,14 +15,18 @@ from metaspeech.report.view import NAMES
 
 def differences_plot(first: str, found: Sequence[Difference]) -> Figure:
     """Systems down, metrics across; a filled marker is a significant difference, a hollow one is not."""
+    found = [one for one in found if not one.identical] or found
     systems = list(dict.fromkeys(one.model for one in found))
     metrics = list(dict.fromkeys(one.metric for one in found))
     others = list(dict.fromkeys(one.other for one in found))
     algorithms = list(dict.fromkeys(one.algorithm for one in found))
     height = 0.9 + 0.2 * len(algorithms) * max(1.0, 0.7 * len(others))
-    figure = Figure(figsize=(1.8 + 2.9 * len(metrics), 0.8 + height * len(systems)), layout="constrained", dpi=120)
+    figure = Figure(
+        figsize=(max(6.4, 1.8 + 2.9 * len(metrics)), 0.8 + height * len(systems)), layout="constrained", dpi=120
+    )
     axes = figure.subplots(len(systems), len(metrics), squeeze=False)
     for row, system in enumerate(systems):
+        named = False
         for column, metric in enumerate(metrics):
             panel = axes[row][column]
             shown = [one for one in found if one.model == system and one.metric == metric]
@@ -38,7 +42,8 @@ def differences_plot(first: str, found: Sequence[Difference]) -> Figure:
                     one.difference, place, marker, color=colour, markersize=6, markeredgewidth=1.4,
                     markerfacecolor=colour if one.significant else "white",
                 )  # fmt: skip
-            _dress(panel, algorithms, system if column == 0 else "", metric)
+            _dress(panel, algorithms, "" if named else system, metric)
+            named = True
     handles = [
         figure.axes[0].plot([], [], _look(index)[1], color=_look(index)[0], label=f"{name} − {first}")[0]
         for index, name in enumerate(others)

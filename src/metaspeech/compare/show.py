@@ -15,7 +15,9 @@ from metaspeech.compare.runs import Executed
 from metaspeech.evaluation.style import label, number, p_value
 from metaspeech.report.view import NAMES
 
-COLOURS = {"better": "green", "worse": "red", "not tested": "yellow", "no measurable difference": "dim"}
+LETTERS = tuple("ABCDEFGHIJKLMNOPQRSTUVWXYZ")  # by which tables call the runs
+COLOURS = {"better": "green", "worse": "red", "not tested": "yellow", "not significant": "dim"}
+SHORT = {**NAMES, "mcd": "MCD (dB)", "similarity": "similarity"}
 
 
 def show(console: Console, runs: Sequence[Executed], found: Sequence[Difference]) -> None:
@@ -23,13 +25,15 @@ def show(console: Console, runs: Sequence[Executed], found: Sequence[Difference]
     console.print(_runs(runs))
     console.print(_params(runs))
     first, *others = runs
-    for other in others:
+    for letter, other in zip(LETTERS[1:], others, strict=False):
         mine = [one for one in found if one.other == other.name]
-        console.print(_title(f"Figures: {other.name} against {first.name}"))
+        console.print(_title(f"Figures: {letter} ({other.name}) against A ({first.name})"))
         if not mine:
             console.print("Nothing was measured in both: no model and algorithm in common at this step.\n")
             continue
-        console.print(_figures(first, other, mine))
+        shown = [one for one in mine if one.refused or not one.identical]
+        for system in dict.fromkeys(one.model for one in shown):
+            console.print(_figures((LETTERS[0], letter), system, [one for one in shown if one.model == system]))
         console.print(escape(conclusion(first, other, mine)) + "\n")
     console.print(escape(notes(runs, found)), style="dim")
 
@@ -45,8 +49,11 @@ def conclusion(first: Executed, other: Executed, found: Sequence[Difference]) ->
             if chosen:
                 named = ", ".join(f"{_metric(one)} of {label(one.algorithm)} ({one.model})" for one in chosen)
                 parts.append(f"{other.name} is {verdict} than {first.name} in {named}.")
-        quiet = sum(not one.significant for one in tested)
-        if quiet == len(tested):
+        same = sum(one.identical for one in tested)
+        if same:
+            parts.append(f"{same} of {len(tested)} figures are identical for every speaker.")
+        quiet = sum(one.verdict == "not significant" for one in tested)
+        if quiet + same == len(tested) and quiet:
             parts.append(f"None of {quiet} differences is significant: chance alone could give them.")
         elif quiet:
             parts.append(f"{quiet} other differences are not significant.")
@@ -76,12 +83,17 @@ def notes(runs: Sequence[Executed], found: Sequence[Difference]) -> str:
 
 
 def _runs(runs: Sequence[Executed]) -> RenderableType:
-    table = _table("Runs", "run", "id", "commit", "corpus", "models", "algorithms", "seeds", "speakers")
-    for run in runs:
-        corpus = run.params.get("corpus.source", "–")
-        about = [corpus, *(_plain(run.params.get(key)) for key in ("models", "algorithms", "seeds"))]
+    table = _table("Runs", "", "run", "id", "commit", "corpus", "seeds", "speakers")
+    for letter, run in zip(LETTERS, runs, strict=False):
         commit = run.commit[:7] + ("+" if run.dirty else "") or "–"
-        table.add_row(*map(escape, [run.name, run.run_id[:8], commit, *about, str(run.speakers["speaker"].nunique())]))
+        about = [
+            run.name,
+            run.run_id[:8],
+            commit,
+            run.params.get("corpus.source", "–"),
+            _plain(run.params.get("seeds")),
+        ]
+        table.add_row(letter, *map(escape, about), str(run.speakers["speaker"].nunique()))
     return table
 
 
@@ -91,30 +103,31 @@ def _params(runs: Sequence[Executed]) -> RenderableType:
         return _title("Parameters: the same in all") if len({run.commit for run in runs}) == 1 else _title(
             "Parameters: the same in all; the code differs"
         )  # fmt: skip
-    table = _table("Parameters that differ", "key", *(run.name for run in runs))
+    table = _table("Parameters that differ", "key", *LETTERS[: len(runs)])
     for key, values in changed.items():
         table.add_row(escape(key), *("–" if value is None else escape(value) for value in values))
     return table
 
 
-def _figures(first: Executed, other: Executed, found: Sequence[Difference]) -> RenderableType:
-    table = _table("", "system", "algorithm", "figure", first.name, other.name, "difference", "95 % interval", "p", "")
-    for index in (3, 4, 5, 6, 7):
+def _figures(letters: tuple[str, str], system: str, found: Sequence[Difference]) -> RenderableType:
+    table = _table(system, "", "figure", *letters, " − ".join(reversed(letters)), "95 % interval", "p", "")
+    for index in range(2, 7):
         table.columns[index].justify = "right"
-    before = ""
+    for column in table.columns:
+        column.no_wrap = True
+    algorithm = ""
     for one in found:
-        system = one.model if one.model != before else ""
-        if system and before:
-            table.add_section()
-        before = one.model
         finite = math.isfinite(one.low)
         interval = f"{number(one.low, signed=True)} to {number(one.high, signed=True)}" if finite else "–"
-        style = COLOURS[one.verdict]
+        style = COLOURS.get(one.verdict, "")
+        verdict = "–" if one.verdict == "not significant" else one.verdict
         table.add_row(
-            escape(system), label(one.algorithm), _metric(one), number(one.means[0]), number(one.means[1]),
-            number(one.difference, signed=True), interval, p_value(one.p_holm).removeprefix("p = ").removeprefix("p "),
-            f"[{style}]{one.verdict}[/]",
+            label(one.algorithm) if one.algorithm != algorithm else "", SHORT.get(one.metric, one.metric),
+            number(one.means[0]), number(one.means[1]), number(one.difference, signed=True), interval,
+            p_value(one.p_holm).removeprefix("p = ").removeprefix("p "),
+            f"[{style}]{verdict}[/]" if style else verdict,
         )  # fmt: skip
+        algorithm = one.algorithm
     return table
 
 
@@ -135,7 +148,14 @@ def _title(text: str) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold", pad_edge=False)
+    table = Table(
+        title=title or None,
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        title_style="bold",
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
         table.add_column(escape(column), overflow="fold")
     return table
