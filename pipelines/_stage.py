@@ -37,6 +37,7 @@ from metaspeech.tracking.lineage import upstream
 
 RESULTS = Path("results")
 RUNS = RESULTS / "runs"  # <stage>[/<item>].json: see metaspeech.tracking.record
+DATA = ("data/corpus", "data/prepared", "data/episodes")  # what MLflow's list names as an execution's data sets
 HEADLINE = [
     "seed",
     "seeds",
@@ -124,6 +125,7 @@ def _run(name: str, item: tuple[str, ...], body: Callable[[Stage], None]) -> Non
             about=_about(params, execution),
             tags=chosen,
             inputs=upstream(Path("dvc.lock"), deps),
+            data=DATA,
             experiment=params.tracking.experiment,
             name=_execution_name(params, execution),
             system_metrics=params.tracking.system_metrics,

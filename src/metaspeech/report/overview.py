@@ -26,7 +26,7 @@ WANTED = (  # role of a system, metric: in this order, as many as fit
 @dataclass(frozen=True)
 class Overview:
     """``figures``: ``<metric>/<algorithm>`` at the headline step, after the system where it is not the first of its
-    kind. ``best``: the algorithm that findings are about."""
+    kind, and the best algorithm's ``<metric>/best``. ``best``: the algorithm that findings are about."""
 
     figures: dict[str, float]
     best: str
@@ -51,7 +51,9 @@ def _figures(summary: Summary) -> dict[str, float]:
                 name = metric if system.name == first else f"{metric} {system.name.replace('+', '-')}"
                 measured = {f"{name}/{one}": view.mean(metric, one) for one in view.algorithms}
                 group = {key: value for key, value in measured.items() if value is not None}
-                if not chosen or len(chosen) + len(group) <= MOST_FIGURES:
+                if not chosen and group:
+                    chosen[f"{name}/best"] = group[f"{name}/{view.best(metric)}"]  # first: what plots begin with
+                if len(chosen) <= 1 or len(chosen) + len(group) <= MOST_FIGURES:
                     chosen |= group
     return chosen
 

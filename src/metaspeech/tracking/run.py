@@ -6,7 +6,7 @@ No failure of the tracking server stops a stage or makes it wait while it works.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -144,6 +144,7 @@ def stage_run(
     about: Mapping[str, str] | None = None,
     tags: Mapping[str, str] | None = None,
     inputs: Mapping[str, str] | None = None,
+    data: Collection[str] = (),
     experiment: str = "metaspeech",
     name: str = "",
     system_metrics: bool = False,
@@ -156,7 +157,8 @@ def stage_run(
         headline: the flat params by which executions are told apart; they go on the parent run.
         about: tags of the parent run.
         tags: tags of the run.
-        inputs: path -> digest of the data that the stage reads.
+        inputs: path -> digest of what the stage reads.
+        data: those of the inputs that the execution as a whole is about.
         name: of the parent run; by default that of the DVC experiment, or the execution's key.
         system_metrics: whether load and memory of the machine are logged too.
     """
@@ -183,6 +185,7 @@ def stage_run(
         parent_name=name or execution.experiment or execution.key,
         parent_params=dict(headline or {}),
         parent_tags={**(about or {}), **execution.tags("")},
+        parent_inputs={path: digest for path, digest in entry.inputs.items() if path in data},
         record=entry,
     )
     spool = _spool(base_folder(root), header)

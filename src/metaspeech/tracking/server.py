@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 Row = tuple[str, float, int, int]  # name, value, milliseconds since 1970, step
+KIND = {"mlflow.experimentKind": "custom_model_development"}  # in the UI: machine learning
 ID = "metaspeech.id"  # tag: made before the run, by which it is found when the answer to its making was lost
 SETTINGS = {  # of MLflow; a user's own come first
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -83,19 +84,13 @@ class Server:
             if run_id is None:
                 run_id = self._create(header.record, parent_id, header.id)
         self.log_about(run_id, header.record)
+        self._log_inputs(parent_id, header.parent_inputs)
         return parent_id, run_id
 
     def log_about(self, run_id: str, record: Record) -> None:
         """What is known before a stage runs: params and lineage."""
-        from mlflow.entities import Dataset, DatasetInput
-
         self.client.log_batch(run_id, params=_params(record.params))
-        inputs = [
-            DatasetInput(Dataset(path, digest[:36], "local", json.dumps({"uri": path})))
-            for path, digest in record.inputs.items()
-        ]
-        if inputs:
-            self.client.log_inputs(run_id, datasets=inputs)
+        self._log_inputs(run_id, record.inputs)
 
     def log_rows(self, run_id: str, rows: Iterable[Row]) -> None:
         """Metrics, at most 1,000 in a call. One that is there already, with the same time, is not added again."""
@@ -148,6 +143,17 @@ class Server:
             self.log_rows(run_id, [(name, one, began, 0) for name, one in record.metrics.items() if one is not None])
             self.client.set_terminated(run_id, record.status, end_time=began + int(1000 * record.seconds))
 
+    def _log_inputs(self, run_id: str, inputs: Mapping[str, str]) -> None:
+        """Data sets, told by path and digest."""
+        from mlflow.entities import Dataset, DatasetInput
+
+        datasets = [
+            DatasetInput(Dataset(path, digest[:36], "local", json.dumps({"uri": path})))
+            for path, digest in inputs.items()
+        ]
+        if datasets:
+            self.client.log_inputs(run_id, datasets=datasets)
+
     def _parent(self, header: Header) -> str:
         known = self._parents(header)
         if known:
@@ -155,7 +161,7 @@ class Server:
             self.client.update_run(run_id, status="RUNNING")
             return run_id
         tags = {key: value for key, value in header.parent_tags.items() if value}
-        tags |= {"execution": header.execution.key, "role": "pipeline"}
+        tags |= {"execution": header.execution.key, "role": "pipeline", **_source("dvc repro", header.execution.commit)}
         began = _milliseconds(header.record.started) - 1  # before its children, also where lists go by time
         made = self.client.create_run(self.experiment_id, start_time=began, tags=tags, run_name=header.parent_name)
         self.client.log_batch(made.info.run_id, params=_params(header.parent_params))
@@ -191,6 +197,7 @@ class Server:
     def _create(self, record: Record, parent_id: str, made_id: str) -> str:
         tags = {key: value for key, value in record.tags.items() if value}
         tags |= {"mlflow.parentRunId": parent_id, "role": "stage", ID: made_id}
+        tags |= _source(f"pipelines.{record.stage}", record.tags.get("commit", ""))
         made = self.client.create_run(
             self.experiment_id, start_time=_milliseconds(record.started), tags=tags, run_name=record.name
         )
@@ -206,7 +213,7 @@ def find_experiment(client: MlflowClient, name: str, uri: str, base: Path) -> st
     if not uri.startswith(("http://", "https://", "databricks")):
         folder = Path(uri.removeprefix("sqlite:///")).parent if uri.startswith("sqlite:///") else base
         location = (folder.resolve() / "mlartifacts" / name).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(client.create_experiment(name, artifact_location=location, tags=KIND))
 
 
 def _params(params: Mapping[str, Any]) -> list[Any]:
@@ -218,6 +225,12 @@ def _params(params: Mapping[str, Any]) -> list[Any]:
 def _allowed(name: str) -> str:
     """MLflow refuses other characters in the names of metrics and params."""
     return re.sub(r"[^\w\-. /:]", "_", name)
+
+
+def _source(name: str, commit: str) -> dict[str, str]:
+    """What the UI says of the origin of a run."""
+    tags = {"mlflow.source.name": name, "mlflow.source.type": "LOCAL", "mlflow.source.git.commit": commit}
+    return {key: value for key, value in tags.items() if value}
 
 
 def _milliseconds(started: str) -> int:

@@ -52,6 +52,7 @@ class Header:
     parent_name: str
     parent_params: Mapping[str, Any]
     parent_tags: Mapping[str, str]
+    parent_inputs: Mapping[str, str]  # path -> digest of the data that all is about
     record: Record  # as it was at the start
 
 
