@@ -11,11 +11,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from voices_made import write_recordings
 
+from metaspeech.data.store import Store
 from metaspeech.training.checkpoint import file_digest
+from metaspeech.voices import load
 from tools import smoke
 
 META_TRAIN = "models/meta_train/tacotron-maml-1"
@@ -65,6 +69,21 @@ def test_it_ends_in_a_report_with_audio(project):
     assert len(set(re.findall(r'data-clip="(\d+)"', page))) >= 4
     assert "tacotron" in page.lower()
     assert not re.search(r"""(?:src|href)=["']https?://""", page), "the page must not need a network"
+
+
+def test_a_voice_is_made_of_what_was_meta_trained(project, tmp_path):
+    recordings = write_recordings(tmp_path / "recordings", 3)
+    store = ("--store", str(tmp_path / "voices"), "--no-check-texts")
+    line = ("--recordings", str(recordings), "--name", "anna", "--consent", "A machine's voice.")
+    done = command(project, "metaspeech.cli", "adapt", *line, "--steps", "1", *store)
+    assert (
+        f"tacotron: {META_TRAIN} (maml, {file_digest(project / META_TRAIN / 'model.safetensors')[:12]})" in done.stdout
+    )
+    voice = load("anna", tmp_path / "voices")
+    prepared = Store(project / "data/prepared")
+    assert voice._features.settings == prepared.settings
+    np.testing.assert_array_equal(voice._features.mel_mean, prepared.mel_mean)
+    assert len(voice.say("boy")[0]) > 0
 
 
 def test_every_step_and_algorithm_was_measured(project):

@@ -356,7 +356,7 @@ def test_metadata_and_sidecars(tmp_path):
     assert read_folder(folder) == [Entry("0.wav", TEXTS[0]), Entry("1.wav", TEXTS[1])]
     rows = '﻿path,text,speaker\n0.wav,"young, dog",a\n1.wav,bird,b\n../../etc/x.wav,out,a\n/etc/x.wav,out,a\n,none,a\n'
     (folder / "metadata.csv").write_text(rows, encoding="utf-8")
-    with pytest.raises(UserError, match="recordings of a, b; a voice is of one speaker"):
+    with pytest.raises(UserError, match="recordings of 'a', 'b'; a voice is of one speaker"):
         read_folder(folder)
     found = read_folder(folder, "a")
     assert found[0] == Entry("0.wav", "young, dog")
@@ -378,7 +378,7 @@ def test_metadata_and_sidecars(tmp_path):
 def test_nothing_usable_is_said_recording_by_recording(tmp_path, tiny):
     folder = write_recordings(tmp_path / "recordings", 1)
     (folder / "0.txt").write_text("")
-    with pytest.raises(UserError, match=r"(?s)none of the recordings can be used:.*0\.wav: empty text.*Write down"):
+    with pytest.raises(UserError, match=r"(?s)none of the recordings can be used:.*'0\.wav': empty text.*Write down"):
         adapt(folder, "anna", tmp_path / "voices", tiny, consent=CONSENT)
     assert not (tmp_path / "voices" / "anna").exists()
 

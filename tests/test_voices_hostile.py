@@ -251,7 +251,7 @@ def test_archives_that_are_none(store, tmp_path):
         bad.write_bytes(content)
         with pytest.raises(UserError, match="no archive of a voice"):
             import_voice(store, bad, [])
-    with pytest.raises(UserError, match="no archive of a voice"):
+    with pytest.raises(UserError, match="No such file"):
         import_voice(store, tmp_path / "absent.voice", [])
     with pytest.raises(UserError, match=r"has no voice\.json"):
         import_voice(store, changed(file, tmp_path / "c.voice", card=None), [])

@@ -35,8 +35,8 @@ def meta_model_name(model: str) -> str:
     return f"metaspeech-{model}"
 
 
-def champion(model: str, uri: str) -> Path | None:
-    """The folder of the registry's champion among the meta-models of a kind, downloaded; None where there is none.
+def champion(model: str, uri: str, into: Path) -> Path | None:
+    """The registry's champion among the meta-models of a kind, downloaded to a folder in ``into``; None without one.
 
     Raises:
         UserError: there is one, but it cannot be fetched.
@@ -52,7 +52,8 @@ def champion(model: str, uri: str) -> Path | None:
         found = client.get_model_version_by_alias(name, CHAMPION)
     except (MlflowException, OSError):
         return None
-    folder = Path(tempfile.mkdtemp(prefix="metaspeech-champion-"))
+    folder = into / name
+    folder.mkdir()
     try:
         fetched = download_artifacts(
             artifact_uri=f"models:/{name}/{found.version}", dst_path=str(folder), tracking_uri=uri

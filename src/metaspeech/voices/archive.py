@@ -72,7 +72,9 @@ def import_voice(
                         raise UserError(str(error).replace(str(folder), str(file))) from None
                 for meta in bases.values():
                     store.keep(meta)
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}. Expected a file that export made") from None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise UserError(
             f"{file}: no archive of a voice ({str(error)[:200]}). Expected a file that export made"
         ) from None

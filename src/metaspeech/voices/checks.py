@@ -139,7 +139,9 @@ def _reason(message: str) -> str:
     """The reason of ``prepare`` without the key of params.yaml, which is not what the owner of a voice changes."""
     kind, _, detail = message.partition(":")
     before, _, limit = detail.partition(", prepare.")
-    if kind in ("missing file", "unreadable audio", "segment outside the file"):
+    if kind == "missing file":
+        return f"{kind}: there is none of this name"
+    if kind in ("unreadable audio", "segment outside the file"):
         return kind + ":" + detail.rpartition(":")[2]
     return f"{kind}:{before}" + (f", the limit is {limit.partition(' is ')[2]}" if limit else "")
 

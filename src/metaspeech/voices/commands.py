@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,23 +76,24 @@ def adapt(
     made.check_free(name, overwrite)
     entries = read_folder(recordings, speaker)
     wanted = [("tacotron", model_from), *([("wavenet", vocoder_from)] if vocoder == "wavenet" else [])]
-    metas = []
-    for model, given in wanted:
-        meta, why = choose(model, places(), _champion(model) if given is None else None, algorithm, given)
-        typer.echo(f"{model}: {meta.origin} ({meta.algorithm}, {meta.id[:12]}): {why}")
-        metas.append(meta)
-    _say_what_a_start_knows(metas[0])
-    checked = check_recordings(recordings, entries, metas[0].features, phoneme_listener() if check_texts else None)
-    _print_checks(checked, keep_doubtful)
-    usable(checked, keep_doubtful)  # before anybody is asked for a statement that leads nowhere
     bar = _Bar()
-    settings = Settings(steps=steps, rate=rate, seed=seed)
-    try:
-        card = make_voice(
-            made, name, checked, metas, _consent(consent), settings, keep_doubtful, overwrite, report=bar.show
-        )
-    finally:
-        bar.close()
+    with tempfile.TemporaryDirectory() as fetched:
+        metas = []
+        for model, given in wanted:
+            champion = _champion(model, Path(fetched)) if given is None and not algorithm else None
+            meta, why = choose(model, places(), champion, algorithm, given)
+            typer.echo(f"{model}: {meta.origin} ({meta.algorithm}, {meta.id[:12]}): {why}")
+            metas.append(meta)
+        _say_what_a_start_knows(metas[0])
+        checked = check_recordings(recordings, entries, metas[0].features, phoneme_listener() if check_texts else None)
+        _print_checks(checked, keep_doubtful)
+        usable(checked, keep_doubtful)  # before anybody is asked for a statement that leads nowhere
+        statement = _consent(consent)
+        settings = Settings(steps=steps, rate=rate, seed=seed)
+        try:
+            card = make_voice(made, name, checked, metas, statement, settings, keep_doubtful, overwrite, bar.show)
+        finally:
+            bar.close()
     _print_made(made, card)
 
 
@@ -268,11 +270,11 @@ def _store(given: Path | None) -> VoiceStore:
     return VoiceStore(given or os.environ.get("METASPEECH_VOICES") or project() / "voices")
 
 
-def _champion(model: str) -> Path | None:
+def _champion(model: str, into: Path) -> Path | None:
     from metaspeech.tracking import tracking_uri
     from metaspeech.tracking.voices import champion
 
-    return champion(model, tracking_uri(project()))
+    return champion(model, tracking_uri(project()), into)
 
 
 def _consent(given: str) -> str:
@@ -297,7 +299,7 @@ def _say_what_a_start_knows(meta: MetaModel) -> None:
     if start:
         typer.echo(
             f"  trained on {start['hours']:.1f} h of {start['speakers']} speakers of {start['corpus']} saying "
-            f"{start['words']} words: other words will be hard to understand"
+            f"{start['words']} words: expect little of other words and of human voices"
         )
 
 

@@ -14,6 +14,7 @@ from metaspeech.voices.adaptation import Report, Settings, adapt_model, divided
 from metaspeech.voices.card import FORMAT, GRIFFIN_LIM, Card, Part, Recording
 from metaspeech.voices.checks import Checked
 from metaspeech.voices.meta_model import MetaModel, same_features
+from metaspeech.voices.names import shown
 from metaspeech.voices.store import CARD, VoiceStore, write_delta
 
 LEAST_CONSENT = 8  # characters: a statement, not a "y"
@@ -29,7 +30,7 @@ def usable(checked: Sequence[Checked], keep_doubtful: bool) -> list[Checked]:
     used = [one for one in checked if one.state in states and one.utterance is not None]
     if used:
         return used
-    lines = [f"  {one.path}: {one.reason}. {one.advice}" for one in checked[:10]]
+    lines = [f"  {shown(one.path)}: {one.reason}. {one.advice}" for one in checked[:10]]
     more = f"\n  and {len(checked) - 10} more" if len(checked) > 10 else ""
     doubtful = any(one.state == "doubtful" for one in checked)
     raise UserError(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from metaspeech.errors import UserError
 from metaspeech.files import AUDIO_SUFFIXES, is_inside
+from metaspeech.voices.names import shown
 
 MOST = 500  # recordings: a voice takes a handful, so more is most often the wrong folder
 _MOST_BYTES = 1 << 20  # of metadata.csv or a text
@@ -66,12 +67,12 @@ def _from_metadata(folder: Path, speaker: str) -> list[Entry]:
     if missing := [name for name in ("path", "text") if name not in columns]:
         raise UserError(
             f"{file}: column {', '.join(missing)} is missing. Expected path and text, found: "
-            f"{', '.join(sorted(columns))}"
+            f"{', '.join(map(shown, sorted(columns)))}"
         )
     speakers = sorted({row.get("speaker", "") for row in rows})
     if speaker or len(speakers) > 1:
         if speaker not in speakers:
-            some = ", ".join(speakers[:8]) + (", ..." if len(speakers) > 8 else "")
+            some = ", ".join(map(shown, speakers[:8])) + (", ..." if len(speakers) > 8 else "")
             raise UserError(f"{file}: has recordings of {some}; a voice is of one speaker. Name one of them: --speaker")
         rows = [row for row in rows if row.get("speaker", "") == speaker]
     return [Entry(row["path"], row["text"].strip(), _refused(folder, row["path"])) for row in rows]

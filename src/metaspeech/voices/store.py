@@ -71,7 +71,10 @@ class VoiceStore:
         doomed = folder.with_name(f".deleted-{os.getpid()}-{folder.name}")
         os.rename(folder, doomed)
         shutil.rmtree(doomed)
-        used = {part.meta_model for other in self.names() for part in self.card(other).parts.values()}
+        try:
+            used = {part.meta_model for other in self.names() for part in self.card(other).parts.values()}
+        except UserError:  # a damaged voice does not say what it needs
+            return
         for kept in (self.folder / _MODELS).glob("*"):
             if kept.name not in used:
                 shutil.rmtree(kept)
@@ -98,6 +101,11 @@ class VoiceStore:
                 os.rename(folder, aside)
             os.rename(temporary, folder)
             shutil.rmtree(aside, ignore_errors=True)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"{self.folder}: the voice cannot be written: {error}. What was there before is as it was. Free some "
+                "space, or name another folder: --store"
+            ) from None
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
             self._recover()
@@ -117,7 +125,11 @@ class VoiceStore:
             kept.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(prefix=".new-", dir=self.folder) as temporary:
                 meta.save(Path(temporary) / "model")
-                os.rename(Path(temporary) / "model", kept)
+                try:
+                    os.rename(Path(temporary) / "model", kept)
+                except OSError:
+                    if not kept.is_dir():  # else another process was faster
+                        raise
         return read_meta_model(kept)
 
     def meta_model(self, part: Part) -> MetaModel:
