@@ -1,4 +1,4 @@
-"""The evaluate and report stages on a small project, the page as text, the notebook."""
+"""The evaluate and report stages on a small project, the page as text."""
 
 from __future__ import annotations
 
@@ -13,14 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import evaluated
-import jupytext
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 from markup import Balanced
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 
 from metaspeech import registry
 from metaspeech.errors import UserError
@@ -34,7 +31,6 @@ from pipelines.evaluate import evaluate
 from pipelines.report import report
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOK = ROOT / "notebooks" / "results.py"
 HOSTILE = """</script><script>document.title = "hacked"</script><img src=x onerror="document.title='hacked'">'"&"""
 
 
@@ -53,7 +49,6 @@ def project(tmp_path_factory):
         pd.read_parquet(path).assign(text=HOSTILE, speaker=HOSTILE).to_parquet(path, index=False)
         stage = evaluated.stage("report", settings)
         report(stage)
-        (folder / "dvc.yaml").touch()  # by which the notebook knows the project
         (folder / "logged.json").write_text(json.dumps(stage.track.logged))
     finally:
         os.chdir(before)
@@ -260,28 +255,7 @@ def test_missing_results_end_in_a_message(tmp_path):
         Results(tmp_path)
 
 
-def test_the_notebook_runs_on_the_results(project, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    executed = _run_notebook(project)
-    outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 3
-    assert sum("text/html" in output.get("data", {}) for output in outputs) == 4
-    assert any("measurably ahead" in output.get("text", "") for output in outputs)
-
-
-def test_the_notebook_says_what_to_run_without_results(tmp_path, monkeypatch):
-    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
-    with pytest.raises(CellExecutionError, match="make repro"):
-        _run_notebook(tmp_path)
-
-
 def _episodes(project=Path()):
     from metaspeech.data.episodes import read_episodes
 
     return tuple(read_episodes(project / "data/episodes/test.parquet"))
-
-
-def _run_notebook(folder):
-    notebook = jupytext.read(NOTEBOOK)
-    client = NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}, kernel_name="python3")
-    return client.execute()

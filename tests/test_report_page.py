@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pandas as pd
@@ -15,7 +16,9 @@ from markup import Balanced
 from benchmarks.report_page import build, write_results
 from metaspeech.evaluation.summary import CHECKS, LEAKAGE, Summary
 from metaspeech.report.findings import findings
+from metaspeech.report.listening import listening
 from metaspeech.report.markdown import build_markdown
+from metaspeech.report.results import Results
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 HOSTILE = """</script><script>document.title = "hacked"</script><img src=x onerror="document.title='hacked'">'"&"""
@@ -256,6 +259,23 @@ def test_a_narrow_page_scrolls_only_inside_its_tables(browser, folder):
     page.evaluate("document.querySelectorAll('details').forEach(one => (one.open = true))")
     assert page.evaluate("document.documentElement.scrollWidth") <= 420
     page.close()
+
+
+def test_sound_is_bounded_and_its_speakers_spread_evenly(folder):
+    results = Results(folder / "results/evaluate")
+    whole = listening(results)
+    one = sum(map(len, whole.sounds)) // len(NAMES)
+    some = listening(results, most=int(3.5 * one))
+    assert [panel.speaker for panel in some.panels] == [NAMES[0], NAMES[2], NAMES[4]]
+    assert some.left_out == 2
+    assert sum(map(len, some.sounds)) <= 3.5 * one
+    assert not listening(replace_audible(results, [])).panels
+
+
+def replace_audible(results, episodes):
+    changed = Results(results.audio.parent)
+    changed.summary = replace(results.summary, settings={**results.summary.settings, "audible": episodes})
+    return changed
 
 
 def test_hostile_names_are_text(page, text):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from metaspeech.evaluation.systems import COPY, REAL, condition
@@ -59,7 +60,7 @@ class Listening:
 
 
 def listening(results: Results, most: int = MOST_BYTES) -> Listening:
-    """A panel a speaker with audio, in order, as long as they take at most ``most`` bytes; the first in any case."""
+    """A panel a speaker with audio: as many as ``most`` bytes hold, spread evenly; the first in any case."""
     summary = results.summary
     shown = results.shown_steps()
     found = Listening(
@@ -67,14 +68,19 @@ def listening(results: Results, most: int = MOST_BYTES) -> Listening:
         {one.name: [step for step in shown if step in one.steps] for one in summary.systems},
     )
     audible = summary.settings["audible"]
-    for place, episode_id in enumerate(audible):
+    if not audible:
+        return found
+    found.panels.append(_panel(results, audible[0], found))
+    room = max(1, most // max(1, sum(map(len, found.sounds))))  # as if all were as long as the first
+    picks = np.linspace(0, len(audible) - 1, min(len(audible), room)).round().astype(int)
+    for place in picks[1:]:
         before = len(found.sounds)
-        panel = _panel(results, episode_id, found)
-        if found.panels and sum(map(len, found.sounds)) > most:
+        panel = _panel(results, audible[place], found)
+        if sum(map(len, found.sounds)) > most:
             del found.sounds[before:]
-            found.left_out = len(audible) - place
             break
         found.panels.append(panel)
+    found.left_out = len(audible) - len(found.panels)
     return found
 
 
