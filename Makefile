@@ -5,6 +5,7 @@ TORCH ?= pinned
 P ?= default
 SET ?=
 MODEL ?=
+JOBS ?= 0
 M ?= .*[.](similarity|phoneme_error)_5|.*adapt.*:validation_loss
 
 BIN := $(abspath $(VENV))/bin
@@ -27,8 +28,8 @@ check: setup ## look over params.yaml and the corpus without running anything
 plan: setup ## predict time and memory of every meta-training that params.yaml asks for (needs dvc repro episodes)
 	@python -m pipelines.plan
 
-repro: setup check ## run the pipeline: whatever changed since the last time, up to reports/index.html
-	dvc repro
+repro: setup check ## run the pipeline: whatever changed since the last time, up to reports/index.html [JOBS=2]
+	@python -m pipelines.repro --jobs $(JOBS)
 
 test: setup ## run the tests
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
