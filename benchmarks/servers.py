@@ -180,3 +180,49 @@ def _postgres_folder() -> Path | None:
     installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     found = shutil.which("initdb")
     return installed[-1].parent if installed else Path(found).resolve().parent if found else None
+
+
+class VoiceServer:
+    """``metaspeech serve`` in a folder, on a port that is free."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.folder, self.options = folder, options
+        self.port = free_port()
+        self.log = folder / f"serve-{self.port}.log"
+        self.temporary = folder / f"tmp-{self.port}"  # of its own: what is left there can be seen
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> VoiceServer:
+        source = str(Path(__file__).resolve().parents[1] / "src")
+        self.temporary.mkdir()
+        own = {"PYTHONPATH": source, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary)}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "metaspeech.cli", "serve", "--port", str(self.port), *self.options],
+                cwd=self.folder,
+                stdout=log,
+                stderr=log,
+                env={**os.environ, **own},
+            )
+        for _ in range(600):
+            assert self.process.poll() is None, self.log.read_text()
+            try:
+                with urllib.request.urlopen(f"{self.address}/ready", timeout=5):
+                    return self
+            except OSError:
+                time.sleep(0.2)
+        raise TimeoutError(f"the service did not start in two minutes: {self.log.read_text()}")
+
+    def stop(self, seconds: float = 30) -> int:
+        """By SIGTERM. Returns its status."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from metaspeech.compare.command import compare
 from metaspeech.errors import UserError
 from metaspeech.report.command import results
+from metaspeech.serve.command import serve
 from metaspeech.sweeps.command import sweep
 from metaspeech.tracking.command import deliver
 from metaspeech.voices import commands as voices
@@ -55,6 +56,7 @@ def metaspeech(
 app.command()(compare)
 app.command()(deliver)
 app.command()(results)
+app.command()(serve)
 app.command()(sweep)
 app.command()(voices.adapt)
 app.command()(voices.say)

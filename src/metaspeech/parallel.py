@@ -53,7 +53,7 @@ class Workers:
 
     def __enter__(self) -> Workers:
         if self.workers > 1:
-            self._stack.enter_context(_single_threaded())
+            self._stack.enter_context(single_threaded())
             context = multiprocessing.get_context("spawn")
             executor = ProcessPoolExecutor(self.workers, context, initializer=end_with_parent)
             self._pool = self._stack.enter_context(executor)
@@ -81,7 +81,7 @@ class Workers:
 
 
 @contextmanager
-def _single_threaded() -> Iterator[None]:
+def single_threaded() -> Iterator[None]:
     """Two busy processes of two OpenMP threads each run many times slower than two of one: their threads spin."""
     before = {name: os.environ.get(name) for name in _THREAD_LIMITS}
     os.environ.update(dict.fromkeys(_THREAD_LIMITS, "1"))

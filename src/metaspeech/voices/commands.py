@@ -72,7 +72,7 @@ def adapt(
 
     if vocoder not in VOCODERS:
         raise UserError(f"--vocoder: '{vocoder}', expected one of {', '.join(VOCODERS)}")
-    made, name = _store(store), checked_name(name)
+    made, name = voice_store(store), checked_name(name)
     made.check_free(name, overwrite)
     entries = read_folder(recordings, speaker)
     wanted = [("tacotron", model_from), *([("wavenet", vocoder_from)] if vocoder == "wavenet" else [])]
@@ -80,7 +80,7 @@ def adapt(
     with tempfile.TemporaryDirectory() as fetched:
         metas = []
         for model, given in wanted:
-            champion = _champion(model, Path(fetched)) if given is None and not algorithm else None
+            champion = champion_folder(model, Path(fetched)) if given is None and not algorithm else None
             meta, why = choose(model, places(), champion, algorithm, given)
             typer.echo(f"{model}: {meta.origin} ({meta.algorithm}, {meta.id[:12]}): {why}")
             metas.append(meta)
@@ -116,7 +116,7 @@ def say(
     from metaspeech.voices import load, wav
     from metaspeech.voices.sentences import left_out
 
-    made = _store(store)
+    made = voice_store(store)
     if not voice:
         raise UserError(f"--voice: which one? There: {', '.join(made.names()) or 'none yet: metaspeech adapt'}")
     streaming = str(output) == "-"
@@ -129,14 +129,15 @@ def say(
     spoken = speaker.stream(text, speed=speed, seed=seed, vocoder=vocoder)
     if silent := left_out(text):
         typer.echo(f"warning: cannot be heard and left out: {', '.join(silent[:8])}", err=True)
+    note = speaker.note(text, seed=seed, speed=speed)
     if not streaming:
         samples = np.concatenate([one.samples for one in spoken])
-        wav.write(output, samples, speaker.rate, speaker.provenance)
+        wav.write(output, samples, speaker.rate, note)
         typer.echo(f"{output}: {len(samples) / speaker.rate:.1f} s")
         return
     try:
         if not raw:
-            sys.stdout.buffer.write(wav.stream_header(speaker.rate, speaker.provenance))
+            sys.stdout.buffer.write(wav.stream_header(speaker.rate, note))
         for one in spoken:
             sys.stdout.buffer.write(wav.as_pcm(one.samples))
             sys.stdout.buffer.flush()
@@ -147,7 +148,7 @@ def say(
 @voices.command("list")
 def list_voices(store: StoreOption = None) -> None:
     """All voices, a line each."""
-    made = _store(store)
+    made = voice_store(store)
     names = made.names()
     if not names:
         typer.echo(f"no voices in {made.folder}. Make one: metaspeech adapt --recordings FOLDER --name NAME")
@@ -167,7 +168,7 @@ def list_voices(store: StoreOption = None) -> None:
 @voices.command()
 def show(name: VoiceArgument, store: StoreOption = None) -> None:
     """Where a voice comes from: its voice.json."""
-    typer.echo(_store(store).card(name).text(), nl=False)
+    typer.echo(voice_store(store).card(name).text(), nl=False)
 
 
 @voices.command()
@@ -176,7 +177,7 @@ def compare(one: VoiceArgument, other: VoiceArgument, store: StoreOption = None)
     from metaspeech.voices import load
     from metaspeech.voices.compare import SENTENCES, compare
 
-    folder = _store(store).folder
+    folder = voice_store(store).folder
     found = compare(load(one, folder), load(other, folder))
     typer.echo(
         f"{one} and {other}: {found.similarity:.3f}\n"
@@ -193,7 +194,7 @@ def delete(
     store: StoreOption = None,
 ) -> None:
     """Remove a voice for good."""
-    made = _store(store)
+    made = voice_store(store)
     folder = made.path(name)
     if not yes:
         if not sys.stdin.isatty():
@@ -212,7 +213,7 @@ def export(
     """Write a voice to one file, for another project with the same meta-model."""
     from metaspeech.voices.archive import SUFFIX, export_voice
 
-    out = export_voice(_store(store), name, output or Path(f"{name}{SUFFIX}"))
+    out = export_voice(voice_store(store), name, output or Path(f"{name}{SUFFIX}"))
     typer.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
 
 
@@ -230,7 +231,7 @@ def import_(
     from metaspeech.voices.archive import import_voice
     from metaspeech.voices.meta_model import at_hand
 
-    made = _store(store)
+    made = voice_store(store)
     card = import_voice(made, file, at_hand(places(), model_from or []), name, overwrite)
     typer.echo(f"{made.path(card.name)}: {card.consent}")
 
@@ -245,7 +246,7 @@ def register(
     from metaspeech.tracking import tracking_uri
     from metaspeech.tracking.voices import register_voice
 
-    made = _store(store)
+    made = voice_store(store)
     registered = register_voice(made.folder, made.path(name).name, tracking_uri(project()), project(), alias)
     typer.echo(f"{registered}@{alias}: mlflow.pyfunc.load_model('models:/{registered}@{alias}')")
 
@@ -264,17 +265,19 @@ def places() -> Places:
     return Places(root / "models" / "meta_train", root / "assets" / "starts")
 
 
-def _store(given: Path | None) -> VoiceStore:
-    from metaspeech.voices.store import VoiceStore
-
-    return VoiceStore(given or os.environ.get("METASPEECH_VOICES") or project() / "voices")
-
-
-def _champion(model: str, into: Path) -> Path | None:
+def champion_folder(model: str, into: Path) -> Path | None:
+    """The champion of MLflow's registry, fetched to a folder in ``into``; None where there is none."""
     from metaspeech.tracking import tracking_uri
     from metaspeech.tracking.voices import champion
 
     return champion(model, tracking_uri(project()), into)
+
+
+def voice_store(given: Path | None) -> VoiceStore:
+    """The store that --store names, else $METASPEECH_VOICES, else voices/ of the project."""
+    from metaspeech.voices.store import VoiceStore
+
+    return VoiceStore(given or os.environ.get("METASPEECH_VOICES") or project() / "voices")
 
 
 def _consent(given: str) -> str:

@@ -103,6 +103,8 @@ def make_voice(
             commit=_commit(),
             version=package_version(),
         )
+        for meta in metas:  # again: the deletion of another voice meanwhile may have taken them for unused
+            store.keep(meta)
         (folder / CARD).write_text(card.text(), encoding="utf-8")
     return card
 

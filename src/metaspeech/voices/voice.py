@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -73,12 +74,27 @@ class Voice:
 
     @property
     def provenance(self) -> str:
-        """What every file that it speaks says of itself."""
+        """What every file that it speaks says of itself. See :meth:`note`."""
         parts = ", ".join(f"{name} {part.meta_model[:16]}" for name, part in self.card.parts.items())
         return (
             f"Synthesised speech, not a recording: voice '{self.card.name}', adapted {self.card.created[:10]} from "
             f"meta-model {parts}; metaspeech {self.card.version}"
         )
+
+    def note(self, text: str, *, seed: int = 1, speed: float = 1.0) -> str:
+        """What a file with this text says of itself: :attr:`provenance`, the text by its digest, seed and speed."""
+        digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        return f"{self.provenance}; text sha256 {digest}, seed {seed}, speed {speed:g}"
+
+    @property
+    def frame_seconds(self) -> float:
+        """From one frame of a mel to the next, at speed 1."""
+        return self._features.frame_seconds
+
+    @property
+    def highest_hz(self) -> float:
+        """Of the highest band of a mel."""
+        return float(self._features.settings["fmax"])
 
     def say(
         self, text: str, *, speed: float = 1.0, seed: int = 1, vocoder: str | None = None

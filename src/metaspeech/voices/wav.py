@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 from pathlib import Path
 
@@ -35,7 +36,16 @@ def write(path: Path, samples: np.ndarray, rate: int, note: str) -> None:
         raise UserError(f"{path}: cannot be written: {error}") from None
 
 
-def note_of(path: Path) -> str:
+def encoded(samples: np.ndarray, rate: int, note: str) -> bytes:
+    """What :func:`write` writes to a .wav."""
+    buffer = io.BytesIO()
+    with soundfile.SoundFile(buffer, "w", rate, channels=1, format="WAV") as file:
+        file.comment = note
+        file.write(np.clip(samples, -1, 1))
+    return buffer.getvalue()
+
+
+def note_of(path: Path | io.BytesIO) -> str:
     """What a file says of itself; empty where it says nothing. Raises UserError when it is no audio file."""
     try:
         with soundfile.SoundFile(path) as file:
