@@ -319,38 +319,31 @@ def test_health(server):
 def small(project):
     """One worker, a queue of one, little time."""
     server = VoiceServer(
-        project, "--workers", "1", "--queue", "1", "--wait", "9", "--time", "6", "--text", "20000", "--requests", "6",
+        project, "--workers", "1", "--queue", "1", "--time", "300", "--text", "20000", "--requests", "6",
         "--receive", "2", "--grace", "2",
     ).start()  # fmt: skip
     yield server  # the last test ends it
     server.stop()
 
 
-LONG = "boy made bath and king pushed house. " * 200
+LONG = "boy made bath and king pushed house. " * 500  # more than a minute of work
 
 
-def test_limits_of_queue_time_and_waiting_and_a_client_that_goes(small):
+def test_a_full_queue_and_a_client_that_goes(small):
     assert say(small, "boy made bath").status_code == 200
-    with ThreadPoolExecutor(3) as threads:
-        slow = threads.submit(say, small, LONG)
-        _until(small, working=1)
+    connection = http.client.HTTPConnection("127.0.0.1", small.port)
+    body = json.dumps({"text": LONG})
+    connection.request("POST", "/api/voices/anna/speech", body, {"Content-Type": "application/json"})
+    _until(small, working=1)
+    with ThreadPoolExecutor(1) as threads:
         waiting = threads.submit(say, small, "king pushed house")
         _until(small, waiting=1)
         answer = say(small, "goat found house")
         refused(answer, 429, "waiting")
         assert int(answer.headers["retry-after"]) >= 1
-        refused(slow.result(), 503, "longer than 6 s")
-        assert waiting.result().status_code in (200, 503)
-    # a client that goes frees the worker at once
-    connection = http.client.HTTPConnection("127.0.0.1", small.port)
-    body = json.dumps({"text": LONG})
-    connection.request("POST", "/api/voices/anna/speech", body, {"Content-Type": "application/json"})
-    _until(small, working=1)
-    connection.close()
-    began = time.monotonic()
+        connection.close()  # what it asked for is given up at once
+        assert waiting.result().status_code == 200
     _until(small, working=0)
-    assert time.monotonic() - began < 5.5, "it ended before its time was up"
-    assert say(small, "boy made bath").status_code == 200
 
 
 def test_slow_and_many_connections(small):
@@ -384,7 +377,7 @@ def test_a_worker_that_dies_is_replaced(small):
 def test_sigterm_ends_it_cleanly(small):
     children = psutil.Process(small.process.pid).children(recursive=True)
     with ThreadPoolExecutor(3) as threads:
-        running = threads.submit(say, small, LONG[:400])
+        running = threads.submit(say, small, LONG)
         _until(small, working=1)
         waiting = threads.submit(say, small, "king pushed house")
         _until(small, waiting=1)

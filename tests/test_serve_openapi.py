@@ -71,7 +71,7 @@ def test_every_answer_is_as_described(api, mode):
         except Unsatisfiable:  # an operation without parameters takes nothing that is wrong
             assert not positive
     assert len(set(tried)) >= (11 if positive else 3), set(tried)
-    assert len(tried) > 3 * EXAMPLES
+    assert len(tried) >= 3 * EXAMPLES
     assert spoke > 4 if positive else not spoke
 
 

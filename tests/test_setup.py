@@ -32,7 +32,8 @@ PINS = {
 
 
 def test_every_dependency_is_pinned_within_its_range():
-    for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]:
+    extras = PROJECT["optional-dependencies"]
+    for text in PROJECT["dependencies"] + extras["dev"] + extras["serve"]:
         requirement = Requirement(text)
         assert PINS[canonicalize_name(requirement.name)] in requirement.specifier, text
 

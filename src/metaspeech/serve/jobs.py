@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from metaspeech.errors import UserError
-from metaspeech.serve.pool import Failed, Pool
-from metaspeech.serve.problems import Problem
+from metaspeech.serve.pool import Pool
+from metaspeech.serve.problems import Failed, Problem
 from metaspeech.serve.tasks import Adapt
 
 LOG = logging.getLogger("metaspeech.serve")

@@ -22,7 +22,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from metaspeech.errors import UserError
 from metaspeech.parallel import end_with_parent, single_threaded, worker_count
-from metaspeech.serve.problems import Problem
+from metaspeech.serve.problems import Failed, Problem
 
 LOG = logging.getLogger("metaspeech.serve")
 Result = TypeVar("Result", covariant=True)
@@ -57,10 +57,6 @@ class Task(Protocol, Generic[Result]):
     def run(self, control: Control) -> Result: ...
 
 
-class Failed(Exception):
-    """A worker ended, or a task raised what nobody expected; the log says more."""
-
-
 class Pool:
     """The workers and who waits for them, in the order in which they came."""
 
@@ -83,7 +79,7 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        return len(self._waiters)
+        return sum(not waiter.done() for waiter in self._waiters)
 
     @property
     def working(self) -> int:

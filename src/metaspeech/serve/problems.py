@@ -52,6 +52,10 @@ class Problem(HTTPException):
         return problem(self.status_code, self.detail, self.headers)
 
 
+class Failed(Exception):
+    """A worker ended, or a task raised what nobody expected; the log says more."""
+
+
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     title = _OWN_WORDS.get(status) or HTTPStatus(status).phrase
     content = json.dumps({"status": status, "title": title, "detail": detail})
@@ -89,13 +93,17 @@ def install(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         return problem(error.status_code, _http_detail(error), error.headers)
 
+    async def failed(_: Request, error: Exception) -> Response:
+        return problem(500, "Something unexpected went wrong; the service's log says what. Ask again.")
+
     async def any_other(_: Request, error: Exception) -> Response:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return problem(503, "The disk is full: free some space, then ask again.", {"Retry-After": "60"})
         LOG.error("unexpected", exc_info=error)
-        return problem(500, "Something unexpected went wrong. The log of the service says more.")
+        return problem(500, "Something unexpected went wrong; the service's log says what.")
 
     app.add_exception_handler(Problem, own)
+    app.add_exception_handler(Failed, failed)
     app.add_exception_handler(UserError, user)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, http)
