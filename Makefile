@@ -14,7 +14,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check plan experiments test fuzz lint format smoke profile pretrained ui clean clean-all
+.PHONY: help setup repro check plan experiments test fuzz lint audit format smoke profile pretrained ui clean clean-all
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -43,6 +43,9 @@ lint: setup ## ruff, and mypy --strict on src/
 	ruff check .
 	ruff format --check .
 	mypy
+
+audit: setup ## hold constraints.txt against the known vulnerabilities of its packages (pip-audit; needs the network)
+	@python tools/audit.py
 
 format: setup ## let ruff put the code in form
 	ruff check --fix .
