@@ -4,6 +4,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from pytorch_lightning import Callback
+
 from metaspeech.data.batch import Episode
 from metaspeech.data.episodes import read_episodes
 from metaspeech.data.module import StepModule
@@ -11,7 +13,7 @@ from metaspeech.errors import UserError
 from metaspeech.meta.base import MetaAlgorithm
 from metaspeech.models.base import loss_function
 from metaspeech.registry import ALGORITHMS, resolve
-from metaspeech.training.alignments import AlignmentImages
+from metaspeech.training.alignments import AlignmentImages, LogImage
 from metaspeech.training.checkpoint import (
     build_model,
     file_digest,
@@ -23,6 +25,7 @@ from metaspeech.training.checkpoint import (
 from metaspeech.training.compute import chosen_device, set_up_torch
 from metaspeech.training.meta_learner import MetaLearner
 from metaspeech.training.planner import affordable_steps, plan
+from metaspeech.training.ray_trainer import fit_on_ray
 from metaspeech.training.trainer import finish, fit, make_trainer
 from metaspeech.training.trial import trial_callbacks
 from pipelines._episodes import EPISODES, task_files
@@ -52,17 +55,25 @@ def meta_train(stage: Stage) -> None:
     )
     partial = folder / f"partial-{configuration}"
     every = max(1, settings.validate_every // settings.checkpoint_every)
-    log_image = stage.track.log_image
-    attention = [AlignmentImages(held_out[0].query, log_image)] if model.role == "acoustic" else []
-    trainer = make_trainer(
-        params, module.epochs, stage.track.log_metrics, partial, params.devices if steps else 1,
-        further=[*trial_callbacks(stage.item, steps), *attention], check_val_every_n_epoch=every, log_every_n_steps=1,
-    )  # fmt: skip
+    log, log_image = stage.track.log_metrics, stage.track.log_image
+
+    def further(log_image: LogImage) -> list[Callback]:
+        attention = [AlignmentImages(held_out[0].query, log_image)] if model.role == "acoustic" else []
+        return [*trial_callbacks(stage.item, steps), *attention]
+
+    options = {"check_val_every_n_epoch": every, "log_every_n_steps": 1}
     if steps:
         announce(stage, learner, module.make(0)[0], len(held_out))
-        fit(trainer, learner, module, partial)
+    if steps and params.engine == "ray":
+        final = fit_on_ray(params, learner, module, partial, log, log_image, further, **options)
     else:
-        trainer.validate(learner, datamodule=module, verbose=False)
+        devices = params.devices if steps else 1
+        trainer = make_trainer(params, module.epochs, log, partial, devices, further(log_image), **options)
+        if steps:
+            fit(trainer, learner, module, partial)
+        else:
+            trainer.validate(learner, datamodule=module, verbose=False)
+        final = {key: float(value) for key, value in trainer.callback_metrics.items()}
 
     evaluations = algorithm.gradient_evaluations(steps, settings.meta_batch)
     save_learned(folder, learner.learned)
@@ -73,7 +84,6 @@ def meta_train(stage: Stage) -> None:
         speech=episodes.store.described(), inner=asdict(params.inner), own=asdict(own),
     )  # fmt: skip
     finish(partial)
-    final = {key: float(value) for key, value in trainer.callback_metrics.items()}
     counts = {"outer_steps": steps, "gradient_evaluations": evaluations, "skipped": int(learner.tasks_skipped)}
     stage.metrics({**counts, **final})
 
@@ -81,8 +91,8 @@ def meta_train(stage: Stage) -> None:
 def announce(stage: Stage, learner: MetaLearner, task: Episode, held_out: int) -> None:
     """Says what this training will take, and what may go wrong."""
     device, devices = chosen_device(stage.params), stage.params.devices
-    if device.type == "cuda" and devices > 1:
-        return  # CUDA must not have been used before training forks
+    if device.type == "cuda" and (devices > 1 or stage.params.engine == "ray"):
+        return  # CUDA must not have been used before training forks, nor does it say anything of other machines
     learner.to(device)
     loss_fn, task = loss_function(learner.model), task.to(device)
     try:

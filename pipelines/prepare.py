@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
-from metaspeech.data.prepare import prepare_corpus
+from metaspeech import parallel
+from metaspeech.data.prepare import corpus_root, prepare_corpus
+from metaspeech.ray_pool import ray_pool
 from pipelines._stage import Stage, run_stage
 
 CORPUS = Path("data/corpus")
@@ -13,8 +16,10 @@ PREPARED = Path("data/prepared")
 
 
 def prepare(stage: Stage) -> None:
-    started = perf_counter()
-    summary = prepare_corpus(CORPUS, PREPARED, stage.params.prepare)
+    on_ray = stage.params.engine == "ray"
+    with ray_pool([PREPARED], [corpus_root(CORPUS)]) if on_ray else nullcontext(parallel) as pool:
+        started = perf_counter()
+        summary = prepare_corpus(CORPUS, PREPARED, stage.params.prepare, pool=pool)
     seconds = perf_counter() - started
     stage.metrics(
         {

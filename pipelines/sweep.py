@@ -13,7 +13,6 @@ import yaml
 from metaspeech import config
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
-from metaspeech.parallel import worker_count
 from metaspeech.sweeps import engine, snapshot, study
 from metaspeech.sweeps import space as spaces
 from metaspeech.sweeps.results import results
@@ -41,6 +40,7 @@ class Options:
     storage: str = ""
     sampler: str = "tpe"
     engine: str = "local"
+    address: str = ""  # of a cluster
     seed: int = 0
 
 
@@ -48,7 +48,8 @@ def sweep(options: Options) -> None:
     """Runs trials until the study has as many as wanted. The page is written again after each."""
     space, base, stages = read(options)
     folder = _folder(options)
-    with study.alone(folder, options.study):
+    where = engine.ENGINES[options.engine](options.address, folder, Path.cwd())
+    with study.alone(folder, options.study), where as chosen:
         now = snapshot.state(Path.cwd())
         code = snapshot.begun(folder) or now
         opened = study.open_study(
@@ -65,7 +66,7 @@ def sweep(options: Options) -> None:
         for name in snapshot.untracked(Path.cwd()):
             print(f"warning: {name} is unknown to git, so trials do not have it", flush=True)
         taken.share(shared(stages, space), folder / "shared.log")
-        threads = max(1, worker_count(0) // options.jobs)
+        threads = chosen.threads(options.jobs)
         runner = TrialRunner(options.study, folder, taken, space, base, stages, tracking_uri(Path.cwd()), threads)
 
         def tell(line: str) -> None:
@@ -74,7 +75,7 @@ def sweep(options: Options) -> None:
 
         wanted = engine.Wanted(options.trials, options.jobs, options.minutes and 60 * options.minutes)
         try:
-            engine.ENGINES[options.engine]().run(opened, space, runner.run, wanted, tell)
+            chosen.run(opened, space, runner.run, wanted, tell)
         except KeyboardInterrupt:
             raise UserError("interrupted. Give the same command to go on") from None
         print(f"the page: {write(options, space, opened)}", flush=True)

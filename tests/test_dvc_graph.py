@@ -15,7 +15,7 @@ STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
 ORDER = ["corpus", "prepare", "episodes", "pretrain", "represent", "meta_train", "adapt", "evaluate", "report"]
 KEYS = {item.name for item in fields(config.Params)}
 # They choose where and how fast something is computed, or where it is written down
-NOT_OF_RESULTS = {"device", "devices", "threads", "tracking"}
+NOT_OF_RESULTS = {"device", "devices", "threads", "engine", "tracking"}
 # Modules that carry values: when a value changes, DVC sees it in params
 CARRIERS = {"__init__.py", "config.py", "errors.py", "registry.py", "schema.py"}
 TRAINED = "models/meta_train/${item.model}-${item.algorithm}-${item.seed}"

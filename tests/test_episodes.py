@@ -17,6 +17,7 @@ from metaspeech.data.episodes import (
     SPLITS,
     Splits,
     joint_batch,
+    pooled,
     read_episodes,
     read_pool,
     split_corpus,
@@ -168,16 +169,16 @@ def test_training_draws_are_the_same_whoever_asks_and_when() -> None:
     reordered = dict(reversed(pool.items()))
 
     def draw(index: int) -> tuple[object, list[str]]:
-        return train_episode(pool, texts, next(iter(pool)), 2, 1, 7, index), joint_batch(pool, 5, 7, index)
+        return train_episode(pool, texts, next(iter(pool)), 2, 1, 7, index), joint_batch(pooled(pool), 5, 7, index)
 
     alone = [draw(index) for index in range(60)]
     with ThreadPoolExecutor(4) as workers:
         assert list(workers.map(draw, range(60))) == alone
     assert [draw(index) for index in reversed(range(60))] == alone[::-1]
     assert train_episode(reordered, texts, next(iter(pool)), 2, 1, 7, 11) == alone[11][0]
-    assert joint_batch(reordered, 5, 7, 11) == alone[11][1]
+    assert joint_batch(pooled(reordered), 5, 7, 11) == alone[11][1]
     assert alone[0][0] != train_episode(pool, texts, next(iter(pool)), 2, 1, 8, 0)
-    assert [batch for _, batch in alone] != [joint_batch(pool, 5, 8, k) for k in range(60)]
+    assert [batch for _, batch in alone] != [joint_batch(pooled(pool), 5, 8, k) for k in range(60)]
 
 
 @given(st.integers(1, 60), st.integers(0, 30), st.integers(1, 12))
@@ -185,7 +186,7 @@ def test_training_draws_are_the_same_whoever_asks_and_when() -> None:
 def test_joint_batches_go_through_the_pool_turn_by_turn(size: int, seed: int, utterances: int) -> None:
     pool = {"a": [f"a{k}" for k in range(utterances)], "b": [f"b{k}" for k in range(3)]}
     total = utterances + 3
-    stream = [utt_id for index in range(2 * total) for utt_id in joint_batch(pool, size, seed, index)]
+    stream = [utt_id for index in range(2 * total) for utt_id in joint_batch(pooled(pool), size, seed, index)]
     assert len(stream) == 2 * total * size
     for turn in range(2):
         assert sorted(stream[turn * total : (turn + 1) * total]) == sorted([*pool["a"], *pool["b"]])
@@ -206,7 +207,7 @@ def test_draws_are_pinned() -> None:
     assert turn_speaker(splits.speakers("train"), 1, 3) == "s06"
     drawn = train_episode(splits.pools["train"], texts, "s06", 2, 1, 1, 3)
     assert (drawn.support, drawn.query) == (("u06_004", "u06_001"), ("u06_002",))
-    assert joint_batch(splits.pools["train"], 3, 1, 2) == ["u06_004", "u03_005", "u05_005"]
+    assert joint_batch(pooled(splits.pools["train"]), 3, 1, 2) == ["u06_004", "u03_005", "u05_005"]
 
 
 def test_another_speaker_does_not_change_the_episodes_of_those_who_stay() -> None:

@@ -172,7 +172,8 @@ def test_a_study_of_something_else_is_refused_with_what_differs(project):
     [
         (["--study", "../up"], "expected at most 40 small letters, digits and '-'"),
         (["--sampler", "best"], "--sampler: 'best' is not one of tpe, nsga2, random"),
-        (["--engine", "cloud"], "--engine: 'cloud' is not one of local"),
+        (["--engine", "cloud"], "--engine: 'cloud' is not one of local, ray"),
+        (["--address", "10.0.0.1:6379"], "of a cluster, so give --engine ray too"),
         (["--storage", "nothing://x:secret@y"], "cannot be used"),
         (["--report", "--study", "never"], "study never: there is none yet"),
     ],

@@ -286,6 +286,7 @@ class Params:
     precision: str = ranged("float32", choices=("float32", "bfloat16"))  # of matrix products in training
     threads: int = ranged(0, 0)  # of torch; 0: one a core
     devices: int = ranged(1, 1)  # processes that share the tasks of an outer step, each with one thread or one GPU
+    engine: str = ranged("local", choices=("local", "ray"))  # where prepare's workers and meta_train's processes run
     models: list[str] = ranged(["tacotron", "wavenet"])
     algorithms: list[str] = ranged(["transfer", "reptile", "fomaml", "maml"])
     corpus: Corpus = field(default_factory=Corpus)

@@ -160,10 +160,14 @@ def train_episode(
     return EpisodeSpec(f"train-{index}", "train", speaker, support, query)
 
 
-def joint_batch(pool: Mapping[str, Sequence[str]], size: int, seed: int, index: int) -> list[str]:
+def pooled(pool: Mapping[str, Sequence[str]]) -> list[str]:
+    """The utterances of all speakers, whose order depends on nothing but their names."""
+    return [utt_id for speaker in sorted(pool) for utt_id in pool[speaker]]
+
+
+def joint_batch(utterances: Sequence[str], size: int, seed: int, index: int) -> list[str]:
     """The utt_ids of pretraining batch ``index``: slice ``index`` of an endless stream in which every run of as many
-    utterances as there are has each of them once, in an order drawn anew."""
-    utterances = [utt_id for speaker in sorted(pool) for utt_id in pool[speaker]]
+    ``utterances`` as there are has each of them once, in an order drawn anew."""
     batch = []
     for position in range(index * size, (index + 1) * size):
         turn, place = divmod(position, len(utterances))

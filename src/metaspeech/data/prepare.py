@@ -11,16 +11,18 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
+from typing import Protocol, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 from tqdm import tqdm
 
 import metaspeech
+from metaspeech import parallel
 from metaspeech.config import Prepare
 from metaspeech.data.chunks import Chunk, process
 from metaspeech.data.manifest import read_corpus
@@ -29,7 +31,9 @@ from metaspeech.data.shards import Shard, finished_shards, write_shard
 from metaspeech.data.statistics import read_statistics
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
-from metaspeech.parallel import ordered_map, worker_count
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 CHUNK = 128  # utterances: what a process holds in memory, and what an interruption loses
 _MEGABYTE = 1 << 20
@@ -47,7 +51,17 @@ _CODE = (  # what decides the result besides settings and corpus
 )
 
 
-def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = True) -> Summary:
+class Pool(Protocol):
+    """Where chunks are worked on: :mod:`metaspeech.parallel` on this machine, or a cluster."""
+
+    def worker_count(self, workers: int) -> int: ...
+
+    def ordered_map(
+        self, function: Callable[[Item], Result], items: Iterable[Item], workers: int
+    ) -> Iterator[Result]: ...
+
+
+def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = True, pool: Pool = parallel) -> Summary:
     """Writes manifest.parquet, the shards, store.json and rejected.csv into ``out``.
 
     Args:
@@ -55,6 +69,7 @@ def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = Tr
         out: a folder; made when absent.
         config: the section ``prepare`` of the params. ``workers`` does not change what is written.
         progress: whether to show a bar.
+        pool: does not change what is written either.
 
     Raises:
         UserError: the corpus is not as expected, ``statistics`` are of other features, more utterances than
@@ -67,7 +82,7 @@ def prepare_corpus(corpus: Path, out: Path, config: Prepare, progress: bool = Tr
     usable, refused = _screen(table)
     work = _work_folder(out, _fingerprint(usable, root, config))
     try:
-        _process_all(usable, root, work, config, progress)
+        _process_all(usable, root, work, config, progress, pool)
         return publish(work, out, corpus, refused, config, statistics)
     except BrokenProcessPool:
         raise UserError(
@@ -142,7 +157,7 @@ def _work_folder(out: Path, fingerprint: str) -> Path:
     return work
 
 
-def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, progress: bool) -> None:
+def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, progress: bool, pool: Pool) -> None:
     """Chunks, and a shard whenever enough of them are there."""
     done = finished_shards(work)
     first = done[-1].info()["chunks"] if done else 0
@@ -151,14 +166,14 @@ def _process_all(usable: pd.DataFrame, root: Path, work: Path, config: Prepare, 
     def remaining() -> Iterator[Chunk]:
         for index in range(first, total):
             rows = usable.iloc[index * CHUNK : (index + 1) * CHUNK].reset_index(drop=True)
-            yield Chunk(index, rows, root, work, config)
+            yield Chunk(index, rows, root.resolve(), work.resolve(), config)
 
     waiting: list[Chunk] = []
     number, size = len(done), 0
-    workers = min(worker_count(config.workers), (total - first) // _CHUNKS_A_WORKER)
+    workers = min(pool.worker_count(config.workers), (total - first) // _CHUNKS_A_WORKER)
     before = min(first * CHUNK, len(usable))
     with tqdm(total=len(usable), initial=before, unit="utt", desc="prepare", disable=not progress) as bar:
-        for chunk, utterances in zip(remaining(), ordered_map(process, remaining(), workers), strict=True):
+        for chunk, utterances in zip(remaining(), pool.ordered_map(process, remaining(), workers), strict=True):
             bar.update(utterances)
             waiting.append(chunk)
             size += chunk.arrays_path.stat().st_size

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from metaspeech.data.batch import Episode, SpeechBatch, collate
-from metaspeech.data.episodes import EpisodeSpec, joint_batch, train_episode
+from metaspeech.data.episodes import EpisodeSpec, joint_batch, pooled, train_episode
 from metaspeech.data.speeds import Player
 from metaspeech.data.store import Store
 from metaspeech.seeds import mixed_seed
@@ -60,11 +60,11 @@ class EpisodeMaker:
         A speaker counts as another one at each of the ``speeds``, of which one is drawn for every utterance.
         """
         numbers = {speaker: number for number, speaker in enumerate(sorted(pool))}
-        speaker_of = self.store.manifest["speaker"]
+        everything, speaker_of = pooled(pool), self.store.manifest["speaker"]
         player = Player(self.store)
 
         def make(step: int) -> tuple[SpeechBatch, Tensor]:
-            utterances = joint_batch(pool, size, self.seed, step)
+            utterances = joint_batch(everything, size, self.seed, step)
             drawn = random.Random(mixed_seed(self.seed, f"speeds of {step}")).choices(range(len(speeds)), k=size)
             speakers = [
                 numbers[speaker_of[utterance]] * len(speeds) + speed

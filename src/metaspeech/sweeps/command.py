@@ -20,7 +20,10 @@ def sweep(
     timeout: Annotated[float | None, typer.Option(min=0, help="Minutes after which no trial is begun.")] = None,
     storage: Annotated[str, typer.Option(help="URL of a database; by default a journal file.")] = "",
     sampler: Annotated[str, typer.Option(help="tpe, nsga2 or random.")] = "tpe",
-    engine: Annotated[str, typer.Option(help="Where trials run: local.")] = "local",
+    engine: Annotated[str, typer.Option(help="Where trials run: local, or ray (a cluster).")] = "local",
+    address: Annotated[
+        str, typer.Option(help="Of the cluster, host:port; else RAY_ADDRESS, else one is started.")
+    ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the sampler.")] = 0,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run and what it would take.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Only write the page again.")] = False,
@@ -43,6 +46,7 @@ def sweep(
         storage=storage,
         sampler=sampler,
         engine=engine,
+        address=address,
         seed=seed,
     )
     if dry_run:

@@ -1,15 +1,19 @@
-"""Who asks for trials and where they run. The local engine runs them as processes of this machine."""
+"""Who asks for trials and where they run. The local engine runs them as processes of this machine, Ray's (in
+ray_engine.py) on the machines of a cluster."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from metaspeech.errors import UserError
+from metaspeech.parallel import worker_count
 from metaspeech.sweeps.space import Space
 from metaspeech.sweeps.study import OWNER, REASON, SAME_AS, SECONDS, owner, retry, suggest
 from metaspeech.sweeps.trials import Outcome, Report
@@ -39,11 +43,18 @@ class Engine(Protocol):
         KeyboardInterrupt: after running trials were ended and put in the queue again.
     """
 
+    def threads(self, jobs: int) -> int:
+        """For each of so many trials at the same time."""
+        ...
+
     def run(self, study: optuna.Study, space: Space, run: Run, wanted: Wanted, tell: Tell) -> None: ...
 
 
 class LocalEngine:
     """A thread a running trial; the trial itself is a process."""
+
+    def threads(self, jobs: int) -> int:
+        return max(1, worker_count(0) // jobs)
 
     def run(self, study: optuna.Study, space: Space, run: Run, wanted: Wanted, tell: Tell) -> None:
         stop, began = threading.Event(), time.monotonic()
@@ -136,4 +147,23 @@ def hopeless(study: optuna.Study) -> None:
         raise UserError(f"the first {len(ended)} trials have failed, the last one so: {ended[-1].user_attrs[REASON]}")
 
 
-ENGINES = {"local": LocalEngine}
+@contextmanager
+def local_engine(address: str, folder: Path, project: Path) -> Iterator[Engine]:
+    if address:
+        raise UserError(f"--address {address}: of a cluster, so give --engine ray too")
+    yield LocalEngine()
+
+
+@contextmanager
+def ray_engine(address: str, folder: Path, project: Path) -> Iterator[Engine]:
+    from metaspeech.cluster import connected
+    from metaspeech.sweeps.snapshot import dvc_cache
+
+    with connected(address, [folder, dvc_cache(project)]) as cluster:
+        from metaspeech.sweeps.ray_engine import RayEngine
+
+        yield RayEngine(cluster, folder)
+
+
+Opened = Callable[[str, Path, Path], AbstractContextManager[Engine]]  # (address, the study's folder, the project)
+ENGINES: dict[str, Opened] = {"local": local_engine, "ray": ray_engine}

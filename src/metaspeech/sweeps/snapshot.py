@@ -131,7 +131,7 @@ def take(project: Path, folder: Path, params: config.Params) -> Snapshot:
     Raises:
         UserError: git or DVC cannot do it.
     """
-    path, cache = folder / "project", _dvc_cache(project)
+    path, cache = folder / "project", dvc_cache(project)
     if path.exists():
         return Snapshot(path, project, cache)
     making = folder / f".project.{os.getpid()}"
@@ -194,7 +194,8 @@ def git(folder: Path, *arguments: str, text: str | None = None) -> str:
     return done.stdout
 
 
-def _dvc_cache(project: Path) -> Path:
+def dvc_cache(project: Path) -> Path:
+    """Where DVC keeps what a project has made. Raises UserError when it is no DVC project."""
     done = subprocess.run(
         [sys.executable, "-m", "dvc", "cache", "dir"],
         cwd=project,

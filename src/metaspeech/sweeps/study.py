@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 JOURNAL = "study.journal"
 SAMPLERS = ("tpe", "nsga2", "random")
-NOT_OF_RESULTS = ("device", "devices", "threads", "tracking.")  # where and how fast, not what
+NOT_OF_RESULTS = ("device", "devices", "threads", "engine", "tracking.")  # where and how fast, not what
 STARTUP = 5  # trials that are never stopped early, and after which a median is trusted
 RETRIES = 3  # of a trial that was interrupted
 OWNER, RETRY_OF, REASON, SAME_AS, SECONDS = "owner", "retry_of", "reason", "same_as", "seconds"

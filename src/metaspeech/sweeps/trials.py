@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +19,7 @@ from typing import Any, Literal
 
 from metaspeech import config
 from metaspeech.errors import UserError
-from metaspeech.sweeps import progress
+from metaspeech.sweeps import guard, progress
 from metaspeech.sweeps.snapshot import Snapshot, environment, reason
 from metaspeech.sweeps.space import Objective, Space, assignment, with_values
 from metaspeech.sweeps.stages import Stages, figures, metric_files
@@ -26,9 +27,6 @@ from metaspeech.sweeps.stages import Stages, figures, metric_files
 RUNGS = 4  # a training is looked at after each quarter, so that trainings of different lengths can be compared
 SIGNAL = "validation_after"  # query loss of the validation tasks after the inner loop
 LOOK_SECONDS = 0.5
-GRACE_SECONDS = 10.0  # from asking a trial to end to ending it
-
-_starting = threading.Lock()  # DVC notes down one experiment at a time
 
 State = Literal["complete", "pruned", "failed", "interrupted"]
 Report = Callable[[float, int], bool]  # (value, rung) -> whether to stop
@@ -98,9 +96,9 @@ class TrialRunner:
         command = ["exp", "run", "--temp", "--name", self.experiment(number), *settings, self.space.target]
         log = self.log(number)
         log.parent.mkdir(exist_ok=True)
-        with _starting, log.open("wb") as file:
+        with self._starting(), log.open("wb") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "dvc", *command],
+                [sys.executable, "-I", guard.__file__, sys.executable, "-m", "dvc", *command],
                 cwd=self.snapshot.path,
                 env=environment(
                     {
@@ -111,14 +109,21 @@ class TrialRunner:
                         progress.VARIABLE: str(told),
                     }
                 ),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # when it closes, the guard ends all of it
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # so that all of it can be ended, and Ctrl-C reaches the sweep alone
+                start_new_session=True,  # Ctrl-C reaches the sweep alone
             )
             while process.poll() is None and b"Reproducing experiment" not in log.read_bytes():
                 time.sleep(LOOK_SECONDS / 5)
         return process
+
+    @contextmanager
+    def _starting(self) -> Iterator[None]:
+        """DVC notes down one experiment at a time, whatever machine it is on."""
+        with open(self.folder / "starting", "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _watch(self, process: subprocess.Popen[bytes], told: Path, report: Report, stop: threading.Event) -> int:
         """Until the process has ended. Returns its status."""
@@ -162,13 +167,10 @@ def rungs(found: list[progress.Progress], objective: Objective) -> dict[int, flo
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """A process with all that it started: asked first, then killed."""
-    for number in (signal.SIGINT, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, number)
-            process.wait(GRACE_SECONDS)
-        except (ProcessLookupError, subprocess.TimeoutExpired):
-            continue
+    """A guarded command with all that it started: asked first, then killed."""
+    assert process.stdin
+    process.stdin.close()
+    process.wait()
 
 
 def end_leftovers(folder: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -71,13 +72,20 @@ class TaskVectors:
         return sorted(zip(among, similarity.tolist(), strict=True), key=lambda one: (-one[1], one[0]))
 
     def _matrix(self, tasks: Sequence[str]) -> np.ndarray:
-        vectors = self.table.set_index("id")["vector"]
-        absent = [task for task in tasks if task not in vectors.index]
-        if absent:
+        try:
+            return self._vectors[[self._rows[task] for task in tasks]]
+        except KeyError as error:
             raise UserError(
-                f"data/representation: no vector for '{absent[0]}'. Make them again: dvc repro -sf represent"
-            )
-        return np.stack([vectors[task] for task in tasks])
+                f"data/representation: no vector for {error}. Make them again: dvc repro -sf represent"
+            ) from None
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return {task: row for row, task in enumerate(self.table["id"])}
+
+    @cached_property
+    def _vectors(self) -> np.ndarray:
+        return np.stack(list(self.table["vector"]))
 
 
 def write_vectors(path: Path, table: pd.DataFrame) -> None:
