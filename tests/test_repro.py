@@ -121,7 +121,8 @@ def test_what_fails_is_shown_and_what_did_not_is_kept(project):
     assert "Running stage 'represent'" not in again
 
 
-def test_interrupted_it_leaves_no_process_and_goes_on(project):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_interrupted_it_leaves_no_process_and_goes_on(project, number):
     (project / "slow").touch()
     process = subprocess.Popen(
         [sys.executable, "-m", "pipelines.repro", "--jobs", "2"], cwd=project, env=sweeping.environment(),
@@ -130,10 +131,12 @@ def test_interrupted_it_leaves_no_process_and_goes_on(project):
     )  # fmt: skip
     sweeping.wait_for(lambda: len(list((project / ".metaspeech").glob("at/*"))) == 2)
     time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 130
-    assert "The same command goes on where this one stopped" in process.stdout.read()
-    assert str(project) not in "".join(_directories())
+    process.send_signal(number)
+    if number == signal.SIGINT:
+        assert process.wait(timeout=60) == 130
+        assert "The same command goes on where this one stopped" in process.stdout.read()
+    process.wait(timeout=60)
+    sweeping.wait_for(lambda: str(project) not in "".join(_directories()), 30)
     (project / "slow").unlink()
     assert "Running stage 'report'" in make(project, "--jobs", "2")
 

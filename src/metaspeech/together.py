@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
@@ -16,6 +15,8 @@ from typing import IO
 from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
+
+from metaspeech import guard
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 _BAR = re.compile(r"\d+%\|")  # as tqdm draws it
@@ -59,9 +60,13 @@ def run_together(
         for lane in lanes:
             lane.log.parent.mkdir(parents=True, exist_ok=True)
             process = subprocess.Popen(
-                lane.command, env=dict(environment), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-I", guard.__file__, *lane.command],
+                env=dict(environment),
+                stdin=subprocess.PIPE,  # when it closes, the guard ends all of it, so also when this process is killed
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
             processes.append(process)
             thread = threading.Thread(target=_follow, args=(lane, process, lanes, shown, live), daemon=True)
             thread.start()
@@ -71,7 +76,8 @@ def run_together(
                 thread.join()
         except BaseException:
             for process in processes:
-                _signal(process, signal.SIGINT)
+                if process.stdin:
+                    process.stdin.close()
             for thread in threads:
                 thread.join()
             raise
@@ -111,9 +117,3 @@ def _lines(stream: IO[bytes], log: IO[bytes]) -> Iterator[tuple[str, bool]]:
             yield state.decode(errors="replace"), False
     if rest.strip():
         yield rest.decode(errors="replace"), True
-
-
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """To the command and what it has started."""
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)

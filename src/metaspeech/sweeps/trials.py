@@ -17,9 +17,9 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
-from metaspeech import config
+from metaspeech import config, guard
 from metaspeech.errors import UserError
-from metaspeech.sweeps import guard, progress
+from metaspeech.sweeps import progress
 from metaspeech.sweeps.snapshot import Snapshot, environment, reason
 from metaspeech.sweeps.space import Objective, Space, assignment, with_values
 from metaspeech.sweeps.stages import Stages, figures, metric_files
