@@ -188,14 +188,14 @@ def summary(found: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
     """Growth and figures at the largest size, printed as a table too."""
     figures: dict[str, Any] = {}
     sizes = list(next(iter(found.values())))
-    print(f"{'':26}" + "".join(f"{f'{size:,} rows':>22}" for size in sizes) + f"{'growth':>9}")
+    print(f"{'':26}" + "".join(f"{f'{size:,} rows':>26}" for size in sizes) + f"{'growth':>9}")
     for name, by_size in found.items():
         a_step = name in A_STEP
         largest = by_size[sizes[-1]]
         unit, scale = ("ms a step", 1e3 / STEPS) if a_step else ("s", 1.0)
         cells = [f"{one['seconds'] * scale:.3g} {unit}, {one['mb']:.0f} MB" for one in by_size.values()]
         exponent = growth({size: one["seconds"] for size, one in by_size.items()})
-        print(f"{name:26}" + "".join(f"{cell:>22}" for cell in cells) + f"{exponent:9.2f}")
+        print(f"{name:26}" + "".join(f"{cell:>26}" for cell in cells) + f"{exponent:9.2f}")
         figures[name] = {
             "growth": round(exponent, 2),
             **({"ms_a_step": _short(largest["seconds"] * scale)} if a_step else {}),
@@ -205,6 +205,11 @@ def summary(found: dict[str, dict[int, dict[str, float]]]) -> dict[str, Any]:
             "mb": {str(size): _short(one["mb"]) for size, one in by_size.items()},
         }
     return {"utterances_a_speaker": A_SPEAKER, "sizes": sizes, "operations": figures}
+
+
+def child(*arguments: str) -> str:
+    command = [sys.executable, "-m", "benchmarks.scale", *arguments]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
 def growth(seconds: dict[int, float]) -> float:
@@ -221,7 +226,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)  # an operation and its folder
+    parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)  # a folder and a size
     arguments = parser.parse_args()
+    if arguments.make:
+        make(Path(arguments.make[0]), int(arguments.make[1]))
+        return
     if arguments.one:
         name, place = arguments.one
         print(json.dumps(measure(name, Path(place))), flush=True)
@@ -229,11 +238,9 @@ def main() -> None:
     found: dict[str, dict[int, dict[str, float]]] = {name: {} for name in (*WHOLE, *A_STEP)}
     for size in sorted(arguments.sizes):
         with tempfile.TemporaryDirectory() as place:
-            make(Path(place), size)
+            child("--make", place, str(size))  # a process begins with the peak of the one that started it
             for name, by_size in found.items():
-                command = [sys.executable, "-m", "benchmarks.scale", "--one", name, place]
-                done = subprocess.run(command, check=True, capture_output=True, text=True)
-                by_size[size] = json.loads(done.stdout.splitlines()[-1])
+                by_size[size] = json.loads(child("--one", name, place).splitlines()[-1])
     print(json.dumps(summary(found)))
 
 

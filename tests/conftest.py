@@ -42,7 +42,7 @@ def root(tmp_path, migrated) -> Path:
     return tmp_path
 
 
-LONGEST_FIRST = ("test_pipeline.py", "test_evaluate_report.py", "test_prepare.py")
+LONGEST_FIRST = ("test_pipeline.py", "test_evaluate_report.py", "test_prepare.py", "test_ray.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

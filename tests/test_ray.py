@@ -52,13 +52,6 @@ def address(nodes, monkeypatch):
 # The cluster ------------------------------------------------------------------------------------------------------
 
 
-def test_what_it_offers_is_divided(address, tmp_path):
-    with cluster.connected(address, [tmp_path / "shared"]) as found:
-        assert (len(found.nodes), found.cpus, found.gpus) == (2, 2, 0)
-        assert [found.share(jobs) for jobs in (1, 2, 5)] == [(1, 0.0)] * 3, "no trial asks for more than a node has"
-    assert not list((tmp_path / "shared").iterdir()), "nothing is left of the looking over"
-
-
 def test_packages_that_a_node_lacks_are_named(address, tmp_path, monkeypatch):
     monkeypatch.setattr(cluster, "PACKAGES", ("torch", "no_such_package"))
     with (
@@ -203,7 +196,10 @@ def test_halving_stops_the_worse_trial_and_the_study_knows_why(address, tmp_path
         return Outcome("complete", [float(number)])
 
     told: list[str] = []
-    with cluster.connected(address, [tmp_path]) as found:
+    with cluster.connected(address, [tmp_path / "shared"]) as found:
+        assert not list((tmp_path / "shared").iterdir()), "nothing is left of the looking over"
+        assert (len(found.nodes), found.cpus, found.gpus) == (2, 2, 0)
+        assert [found.share(jobs) for jobs in (1, 2, 5)] == [(1, 0.0)] * 3, "no trial asks for more than a node has"
         from metaspeech.sweeps.ray_engine import RayEngine
 
         RayEngine(found, tmp_path).run(begun, searched, work, engine.Wanted(2), told.append)

@@ -86,6 +86,7 @@ def connected(address: str, shared: Sequence[Path], read: Sequence[Path] = ()) -
     address = address or os.environ.get(ADDRESS, "") or LOCAL
     here: dict[str, Any] = {"address": address}
     if address == LOCAL:
+        os.environ.setdefault("RAY_worker_niceness", "0")  # as without Ray
         here |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES, "_node_ip_address": "127.0.0.1"}
     else:
         _check(address)

@@ -177,7 +177,9 @@ def _work(config: dict[str, Any]) -> None:
     except UserError as error:
         with replacing(stopped) as path:
             path.write_text(str(error), encoding="utf-8")
-        raise
+        if training.processes > 1:  # the others may wait for this one, until Ray ends them
+            raise
+        return
     if trainer.is_global_zero:
         training.send.final({name: float(value) for name, value in trainer.callback_metrics.items()})
 
