@@ -110,7 +110,7 @@ def install(root: Path, venv: Path, own_torch: bool) -> None:
         constraints.write_text("\n".join(lines) + "\n")
         pip = [python, "-m", "pip", "install", "-qq", "--constraint", constraints]
         print("setup: installing packages; the first time takes some minutes", flush=True)
-        if subprocess.run([*pip, "--editable", f"{root}[dev,serve]"], cwd=root).returncode:
+        if subprocess.run([*pip, "--editable", f"{root}[dev,ray,serve]"], cwd=root).returncode:
             version = ".".join(map(str, sys.version_info[:2]))
             raise SetupError(
                 f"pip failed, see above. constraints.txt is made for Python 3.11, this is {version}; two packages are "
