@@ -161,3 +161,18 @@ def test_make_lists_its_targets():
     done = subprocess.run(["make", "-C", str(REPO), "help"], capture_output=True, text=True, check=True, env=os.environ)
     for target in ("setup", "repro", "test", "lint", "smoke", "profile", "pretrained", "ui", "clean"):
         assert f"make {target} " in done.stdout
+
+
+def test_an_audit_that_checked_nothing_does_not_pass(capsys):
+    sys.path.insert(0, str(REPO / "tools"))
+    import audit
+
+    unknown = {"name": "a", "skip_reason": "not found"}
+    clean = {"name": "b", "version": "1", "vulns": []}
+    flawed = {"name": "c", "version": "2", "vulns": [{"id": "CVE-1", "fix_versions": ["3"]}]}
+    assert audit.report([unknown]) == 2
+    assert "Nothing was checked" in capsys.readouterr().err
+    assert audit.report([unknown, clean]) == 0
+    assert "unknown to the list: a" in capsys.readouterr().out
+    assert audit.report([clean, flawed]) == 1
+    assert "c 2: CVE-1, mended in 3" in capsys.readouterr().out
