@@ -84,6 +84,10 @@ def dotted(values, prefix=""):
         ("adapt: {steps: [1, 5]}", "adapt.steps: [1, 5] must contain 0"),
         ("{episodes: {queries: 5}, evaluate: {queries: 6}}", "evaluate.queries: 6 exceeds episodes.queries (5)"),
         ("inner: {steps: [", "cannot be read as YAML"),
+        ("seed: " + "[" * 5000, "nested too deeply"),
+        ("corpus: &a {path: *a}", "nested too deeply, or in itself"),
+        ("seed: ${nothing}", "cannot be read as YAML"),
+        ("a: &a [x, x]\nb: [" + "*a, " * 21 + "]", "more than 20 aliases"),
         ("pretrain: {init: none, steps: 0}", "pretrain.steps: 0 steps from nothing (pretrain.init none)"),
         ("per_model: {tacotron: {pretrain: {init: none, steps: 0}}}", "per_model.tacotron.pretrain.steps: 0 steps"),
         ("per_model: {tacotrn: {}}", "unknown key 'per_model.tacotrn'. Did you mean 'per_model.tacotron'?"),
@@ -175,3 +179,9 @@ def test_every_name_in_the_registry_leads_to_a_class(table):
     entries = getattr(registry, table)
     for name in entries:
         assert isinstance(registry.resolve(entries, name), type)
+
+
+def test_params_that_are_no_text_are_named(tmp_path):
+    (tmp_path / "params.yaml").write_bytes(b"seed: 1\n# caf\xe9")
+    with pytest.raises(UserError, match="byte 13 is not UTF-8"):
+        config.load(tmp_path / "params.yaml")

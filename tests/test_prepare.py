@@ -206,11 +206,15 @@ def test_each_bad_entry_is_left_out_with_its_reason(tmp_path: Path) -> None:
     }
     for name, samples in sounds.items():
         soundfile.write(corpus / f"{name}.wav", samples, 16000)
+    soundfile.write(corpus / "odd_rate.wav", speech, 15_991)
+    soundfile.write(corpus / "huge_rate.wav", speech, 2**31 - 1)
     (corpus / "noise.wav").write_bytes(bytes(range(256)) * 9)
     (tmp_path / "outside.wav").write_bytes((corpus / "fine.wav").read_bytes())
     bad = [
         ("missing", "absent.wav", "a text", "missing file"),
         ("unreadable", "noise.wav", "a text", "unreadable audio"),
+        ("odd_rate", "odd_rate.wav", "a text", "unreadable audio"),
+        ("huge_rate", "huge_rate.wav", "a text", "unreadable audio"),
         ("no_text", "fine.wav", " ?! ", "empty text"),
         ("none_text", "fine.wav", None, "empty text"),
         ("letters", "fine.wav", "\u0436\u0430\u0431\u0430", "unknown symbols"),

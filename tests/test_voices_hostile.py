@@ -28,6 +28,7 @@ from metaspeech.voices.adaptation import Settings
 from metaspeech.voices.archive import export_voice, import_voice
 from metaspeech.voices.card import read_card
 from metaspeech.voices.names import checked_name, shown
+from metaspeech.voices.recordings import read_folder
 from metaspeech.voices.sentences import LONGEST, MOST_CHARACTERS, left_out, pieces
 from metaspeech.voices.store import VoiceStore
 
@@ -332,6 +333,16 @@ def test_metadata_that_points_outside_is_not_read(tmp_path, voices):
     voice = adapt(recordings, "b", tmp_path / "voices", meta, consent=CONSENT, settings=Settings(steps=1, notable=0.0))
     assert len(voice.card.recordings) == 3
     assert voice.card.refused == {"path outside the folder": 4, "missing file": 1}
+
+
+def test_a_list_of_many_is_refused_before_its_paths_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("metaspeech.voices.recordings.is_inside", lambda *_: pytest.fail("it looked"))
+    (tmp_path / "metadata.csv").write_text("path,text\n" + "0.wav,boy watched now\n" * 100_000)
+    with pytest.raises(UserError, match="100000 recordings, expected at most 500"):
+        read_folder(tmp_path)
+    (tmp_path / "metadata.csv").write_text("")
+    with pytest.raises(UserError, match="found: an empty file"):
+        read_folder(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_to(tmp_path, voices):

@@ -35,7 +35,7 @@ def report(packages: list[dict[str, Any]]) -> int:
     """Says what was found, and of what nothing is known. Status 1: something must be raised; 2: nothing was checked."""
     unknown = [one["name"] for one in packages if "skip_reason" in one]
     if len(unknown) == len(packages):
-        return stop(f"the list of vulnerabilities knows none of the {len(packages)} packages. Is PyPI itself reached?")
+        return stop(f"the list of vulnerabilities knows none of the {len(packages)} packages. Is PyPI itself reached")
     found = [(one, flaw) for one in packages for flaw in one.get("vulns", [])]
     for one, flaw in found:
         print(
@@ -50,7 +50,7 @@ def report(packages: list[dict[str, Any]]) -> int:
 
 
 def stop(reason: str) -> int:
-    print(f"audit: {reason}. Nothing was checked.", file=sys.stderr)
+    print(f"audit: {reason}. Nothing was checked", file=sys.stderr)
     return 2
 
 

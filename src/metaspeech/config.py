@@ -6,17 +6,21 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, YAMLError
 
 from metaspeech.errors import UserError
 from metaspeech.schema import check_keys, check_range, leaves, ranged, some_of, typed
+
+_MOST_ALIASES = 20  # of params.yaml: a few lines of nested aliases are worth gigabytes
 
 
 @dataclass
@@ -314,16 +318,29 @@ def load(path: str | Path = "params.yaml") -> Params:
     """
     path = Path(path)
     try:
-        raw = OmegaConf.load(path)
+        raw = _yaml(path)
+        values = OmegaConf.to_container(raw, resolve=True)
     except FileNotFoundError:
         raise UserError(
             f"{path}: no such file. Run from the project's root, or restore it: git checkout {path}"
         ) from None
-    except (YAMLError, OSError) as error:
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: byte {error.start} is not UTF-8. Restore it: git checkout {path}") from None
+    except RecursionError:
+        raise UserError(f"{path}: nested too deeply, or in itself. Expected sections of 'key: value'") from None
+    except (YAMLError, OSError, OmegaConfBaseException) as error:
         raise UserError(f"{path}: cannot be read as YAML: {error}") from None
     if not isinstance(raw, DictConfig):
         raise UserError(f"{path}: expected sections of 'key: value', found a {type(raw).__name__}")
-    return from_mapping(OmegaConf.to_container(raw, resolve=True), source=str(path))  # type: ignore[arg-type]
+    return from_mapping(values, source=str(path))  # type: ignore[arg-type]
+
+
+def _yaml(path: Path) -> Any:
+    """The content, unless its aliases would multiply it beyond what memory holds."""
+    text = path.read_text(encoding="utf-8")
+    if "*" in text and sum(isinstance(event, AliasEvent) for event in yaml.parse(text)) > _MOST_ALIASES:
+        raise UserError(f"{path}: more than {_MOST_ALIASES} aliases (*name): write the values out")
+    return OmegaConf.load(io.StringIO(text))
 
 
 def from_mapping(values: Mapping[str, Any], source: str = "params") -> Params:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from math import isnan
+from math import gcd, isnan
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from metaspeech.text.frontend import Frontend
 from metaspeech.text.normalise import normalise
 
 _LONGEST_RAW = 5  # times max_seconds: a recording longer than this is not even read
+_LARGEST_FILTER = 20_000_000  # numbers; 44,056 to 16,000 Hz takes 11 million
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,7 @@ def _read(reader: Reader, row: Any, root: Path, config: Prepare) -> np.ndarray:
     path = root / row.path
     start, stop = (None if isnan(value) else int(value) for value in (row.start, row.stop))
     file = reader.open(path)
+    _check_rate(file.samplerate, config.sample_rate)
     raw_seconds = ((file.frames if stop is None else stop) - (start or 0)) / file.samplerate
     if raw_seconds > _LONGEST_RAW * config.max_seconds:
         raise UserError(f"too long: a recording of {raw_seconds:.0f} s, prepare.max_seconds is {config.max_seconds:g}")
@@ -80,6 +82,13 @@ def _read(reader: Reader, row: Any, root: Path, config: Prepare) -> np.ndarray:
             f"clipping: {clipped:.1%} of the samples at full scale, prepare.max_clipped is {config.max_clipped:g}"
         )
     return resample(torch.from_numpy(waveform - waveform.mean()), rate, config.sample_rate).numpy()
+
+
+def _check_rate(rate: int, target: int) -> None:
+    """A filter between rates with a small common divisor has so many phases that it takes gigabytes."""
+    shared = gcd(rate, target)
+    if (rate // shared) * (target // shared) > _LARGEST_FILTER:
+        raise UserError(f"unreadable audio: a sample rate of {rate} Hz, which cannot be brought to {target} Hz")
 
 
 @contextmanager

@@ -48,12 +48,16 @@ def read_folder(folder: Path, speaker: str = "") -> list[Entry]:
     entries = _from_metadata(folder, speaker) if (folder / "metadata.csv").is_file() else _from_sidecars(folder)
     if not entries:
         raise UserError(f"{folder}: holds no recordings. Expected {LAYOUTS}")
-    if len(entries) > MOST:
+    return entries
+
+
+def _check_count(folder: Path, count: int) -> None:
+    """Before the paths are looked at, which takes its time."""
+    if count > MOST:
         raise UserError(
-            f"{folder}: {len(entries)} recordings, expected at most {MOST}: a voice is made from a handful. Put those "
+            f"{folder}: {count} recordings, expected at most {MOST}: a voice is made from a handful. Put those "
             "to be used into a folder of their own"
         )
-    return entries
 
 
 def _from_metadata(folder: Path, speaker: str) -> list[Entry]:
@@ -67,7 +71,7 @@ def _from_metadata(folder: Path, speaker: str) -> list[Entry]:
     if missing := [name for name in ("path", "text") if name not in columns]:
         raise UserError(
             f"{file}: column {', '.join(missing)} is missing. Expected path and text, found: "
-            f"{', '.join(map(shown, sorted(columns)))}"
+            f"{', '.join(map(shown, sorted(columns))) or 'an empty file'}"
         )
     speakers = sorted({row.get("speaker", "") for row in rows})
     if speaker or len(speakers) > 1:
@@ -75,12 +79,15 @@ def _from_metadata(folder: Path, speaker: str) -> list[Entry]:
             some = ", ".join(map(shown, speakers[:8])) + (", ..." if len(speakers) > 8 else "")
             raise UserError(f"{file}: has recordings of {some}; a voice is of one speaker. Name one of them: --speaker")
         rows = [row for row in rows if row.get("speaker", "") == speaker]
+    _check_count(folder, len(rows))
     return [Entry(row["path"], row["text"].strip(), _refused(folder, row["path"])) for row in rows]
 
 
 def _from_sidecars(folder: Path) -> list[Entry]:
     entries = []
-    for audio in sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES):
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in AUDIO_SUFFIXES)
+    _check_count(folder, len(found))
+    for audio in found:
         beside = audio.with_suffix(".txt")
         refused = _refused(folder, audio.name)
         if not refused and beside.exists() and not is_inside(folder, beside.name):
