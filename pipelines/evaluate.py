@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from metaspeech.data.episodes import read_episodes
 from metaspeech.data.store import Store
+from metaspeech.errors import UserError
 from metaspeech.evaluation import bench, selfcheck
 from metaspeech.evaluation.leakage import Inputs, check_leakage
 from metaspeech.evaluation.summary import compact_metrics, curve_table, summarise
@@ -53,12 +54,12 @@ def evaluate(stage: Stage) -> None:
         audio=stage.folder / "audio",
         remembered=REMEMBERED,
     )
+    curves = pd.concat([_curves(voice.adapted / "curves.parquet") for voice in voices])
     jobs = list(bench.jobs(setup))
     done = ordered_map(bench.run, jobs, worker_count(settings.workers))
     outcomes = list(tqdm(done, "judging", total=len(jobs), unit="episode", mininterval=1.0))
 
     utterances = pd.DataFrame([row for outcome in outcomes for row in outcome.rows])
-    curves = pd.concat([pd.read_parquet(voice.adapted / "curves.parquet") for voice in voices])
     described = {
         "algorithms": params.algorithms,
         "shots": headline_shots(settings.shots, params.episodes.shots),
@@ -105,6 +106,13 @@ def inputs(voices: list[bench.Voice]) -> Inputs:
         starts={model: Path("results/pretrain") / model / "start.json" for model in models},
         vectors={model: Path("data/representation") / f"{model}.parquet" for model in models},
     )
+
+
+def _curves(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's error is a ValueError
+        raise UserError(f"{path}: cannot be read: {str(error)[:120]}. Make it again: dvc repro adapt") from None
 
 
 if __name__ == "__main__":

@@ -190,3 +190,13 @@ def test_a_stage_that_still_runs_is_not_started_a_second_time(project, capsys):
     run_stage("adapt", body, ["tacotron", "maml"])
     assert f"process {os.getpid()} is still at this stage" in capsys.readouterr().err
     run_stage("adapt", lambda stage: None, ["tacotron", "maml"])
+
+
+def test_curves_that_are_damaged_are_named(tmp_path):
+    from pipelines.evaluate import _curves
+
+    path = tmp_path / "curves.parquet"
+    for content in (b"", b"\x00\xff garbage"):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=r"curves\.parquet: cannot be read.* dvc repro adapt"):
+            _curves(path)

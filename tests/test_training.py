@@ -263,9 +263,10 @@ def test_a_damaged_or_missing_checkpoint_is_named(saved, params):
     weights.write_bytes(weights.read_bytes()[:-100])
     with pytest.raises(UserError, match=r"model\.safetensors: cannot be read"):
         load_model(saved, params, FEATURES)
-    (saved / "model.json").write_text("{")
-    with pytest.raises(UserError, match=r"model\.json: damaged"):
-        load_model(saved, params, FEATURES)
+    for content in (b"{", b"\x00\xff garbage", b"[]"):
+        (saved / "model.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"model\.json: damaged"):
+            load_model(saved, params, FEATURES)
 
 
 def test_no_pickle_is_opened(saved, params):

@@ -90,7 +90,7 @@ def read_card(folder: Path) -> dict[str, Any]:
         card["model"], card["settings"], card["features"]
     except FileNotFoundError:
         raise UserError(f"{folder / CARD}: no such file: {folder} holds no finished model. Run: dvc repro") from None
-    except (json.JSONDecodeError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):  # no JSON, no text, not a card
         raise UserError(f"{folder / CARD}: damaged. Delete {folder} and run: dvc repro") from None
     return card
 
