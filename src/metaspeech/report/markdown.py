@@ -24,7 +24,8 @@ def build_markdown(summary: Summary, title: str) -> str:
         lines += [*(f"- {escaped(one)}" for one in told), "", *_table(summary, system), ""]
     for sign, checks in (("✗", judge_checks(summary)), ("?", leakage_checks(summary))):
         doubtful = [one for one in checks if not one.passed]
-        lines += [f"- {sign} {escaped(' '.join(filter(None, (one.name, one.what, one.found))))}" for one in doubtful]
+        for one in doubtful:
+            lines.append(f"- {sign} {escaped(', '.join(filter(None, (one.name, one.what))))}: {escaped(one.found)}")
     lines += [""] if lines[-1] else []
     speakers, shots = summary.settings["speakers"], summary.settings["shots"]
     lines.append(
