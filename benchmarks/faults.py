@@ -228,7 +228,7 @@ def damages(item: str) -> list[tuple[str, Damage, tuple[str, ...]]]:
         ),
         ("adapted parameters cut short", cut(f"results/adapt/{item}/deltas/*"), stage("evaluate")),
         ("curves are garbage", garbage(f"results/adapt/{item}/curves.parquet"), stage("evaluate")),
-        ("scores that judges remember are garbage", garbage("**/judge*/*.json"), stage("evaluate")),
+        ("scores that judges remember are garbage", garbage(".metaspeech/judges.sqlite"), stage("evaluate")),
         ("summary is garbage", garbage("results/evaluate/summary.json"), stage("report")),
         ("MLflow's database is garbage", garbage("mlflow.db"), stage("episodes")),
         ("MLflow's database cut short", cut("mlflow.db"), stage("episodes")),

@@ -20,6 +20,7 @@ from yaml import AliasEvent, YAMLError
 from metaspeech.errors import UserError
 from metaspeech.schema import check_keys, check_range, leaves, ranged, some_of, typed
 
+LARGEST_SEED = 2**31 - 1  # that all libraries take
 _MOST_ALIASES = 20  # of params.yaml: a few lines of nested aliases are worth gigabytes
 
 
@@ -145,7 +146,7 @@ class Inner:
 class MetaTrain:
     """The outer loop. Every algorithm gets the same number of gradient evaluations."""
 
-    gradient_evaluations: int = ranged(320, 2)  # support or query gradients over the whole of meta-training
+    gradient_evaluations: int = ranged(320, 2, 10**9)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
     sampler: str = "uniform"  # a name in registry.SAMPLERS: whose episodes an outer step gets
     rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
@@ -283,9 +284,9 @@ class Tracking:
 class Params:
     """The whole of params.yaml."""
 
-    seed: int = ranged(1, 0)  # of pretraining, representations, resampling
-    seeds: list[int] = ranged([1], 0)  # of meta-training and adaptation: a run each
-    data_seed: int = ranged(1, 0)  # of the generated corpus, of who and what is held out, of the stored tasks
+    seed: int = ranged(1, 0, LARGEST_SEED)  # of pretraining, representations, resampling
+    seeds: list[int] = ranged([1], 0, LARGEST_SEED)  # of meta-training and adaptation: a run each
+    data_seed: int = ranged(1, 0, LARGEST_SEED)  # of the generated corpus, who and what is held out, stored tasks
     device: str = ranged("auto", choices=("auto", "cpu", "cuda"))
     precision: str = ranged("float32", choices=("float32", "bfloat16"))  # of matrix products in training
     threads: int = ranged(0, 0)  # of torch; 0: one a core

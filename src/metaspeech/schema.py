@@ -84,10 +84,12 @@ def leaves(values: Any, prefix: str = "") -> Iterator[tuple[str, Any, Mapping[st
 
 
 def check_range(key: str, value: Any, metadata: Mapping[str, Any], source: str) -> None:
-    """Raises UserError for what lies outside a field's range or choices, or an empty list."""
+    """Raises UserError for what lies outside a field's range or choices, and for lists empty or with repeats."""
     low, high, choices = metadata.get("low"), metadata.get("high"), metadata.get("choices")
     if isinstance(value, list) and not value:
         raise UserError(f"{source}: {key}: expected at least one value, found an empty list")
+    if isinstance(value, list) and (twice := [one for one in value if value.count(one) > 1]):
+        raise UserError(f"{source}: {key}: {twice[0]!r} is there more than once; name each value once")
     for one in value if isinstance(value, list) else [value]:
         if choices and one not in choices:
             raise UserError(f"{source}: {key}: {one!r} is not one of {', '.join(choices)}")
