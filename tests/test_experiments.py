@@ -52,7 +52,11 @@ def parents(project: Path) -> list[dict[str, str]]:
 def table_command() -> list[str]:
     """That of ``make experiments``."""
     said = subprocess.run(
-        ["make", "-n", "experiments"], cwd=smoke.ROOT, capture_output=True, text=True, check=True
+        ["make", "-n", "--no-print-directory", "experiments"],
+        cwd=smoke.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout
     return shlex.split(said[said.index("dvc exp show") :])
 

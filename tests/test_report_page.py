@@ -306,7 +306,7 @@ def test_a_judge_that_failed_is_marked_everywhere_and_quoted_nowhere(folder, tex
     assert all("✗" in one for one in headings)
     marked = build_markdown(summary, "t")
     assert "Phoneme error ✗" in marked
-    assert "✗ phonemes wrong text" in marked
+    assert "✗ phonemes, wrong text: " in marked
     assert "at least 0.9 &lt;b&gt;" in text
 
 

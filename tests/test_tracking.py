@@ -161,6 +161,30 @@ def test_processes_that_meet_a_new_database_make_one_parent(tmp_path):
     assert sorted(names) == ["adapt@0", "adapt@1", "adapt@2", "one"]
 
 
+def test_killed_while_it_makes_the_database_it_leaves_none_that_is_half_made(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from metaspeech.tracking import *\n"
+        "root = Path(sys.argv[1])\n"
+        "with stage_run('adapt', 'killed', record=root / 'killed.json', root=root, "
+        "execution=Execution('', False, 'one', '', 'x', ())) as run:\n"
+        "    run.log_metrics({'loss': 1.0})\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], cwd=REPO / "src")
+    making = lambda: [one for one in tmp_path.glob(".mlflow.db-*/mlflow.db") if one.stat().st_size > 0]  # noqa: E731
+    deadline = time.monotonic() + 60
+    while not making():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    process.wait()
+    assert not (tmp_path / "mlflow.db").exists()
+    with stage_run("corpus", record=tmp_path / "corpus.json", root=tmp_path, execution=execution()):
+        pass
+    assert {"corpus", "adapt@killed"} <= {run.info.run_name for run in runs(uri(tmp_path))}
+    assert not list(tmp_path.glob(".mlflow.db-*"))
+
+
 def test_a_server_over_http_gets_runs_and_artifacts(root, monkeypatch):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

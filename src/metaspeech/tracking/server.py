@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,12 @@ def base_folder(root: Path) -> Path:
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client. Loads mlflow, which takes seconds of CPU, and talks to no server yet."""
+    """A client. Loads mlflow, which takes seconds of CPU; makes a SQLite database, and talks to no server yet."""
+    _make_database(uri)
+    return _client(uri)
+
+
+def _client(uri: str) -> MlflowClient:
     for key, value in SETTINGS.items():
         os.environ.setdefault(key, value)
     from mlflow.tracking import MlflowClient
@@ -63,13 +69,10 @@ class Server:
     """The runs of an experiment on a tracking server."""
 
     def __init__(self, uri: str, base: Path, experiment: str) -> None:
-        """Finds or makes the experiment.
-
-        One process at a time: two that meet a new database would both create its tables.
-        """
+        """Finds or makes the experiment: one process at a time."""
         self._uri = uri
+        self.client = connect(uri)
         with locked(uri):
-            self.client = connect(uri)
             self.experiment_id = find_experiment(self.client, experiment, uri, base)
 
     def open(self, header: Header) -> tuple[str, str]:
@@ -202,6 +205,28 @@ class Server:
             self.experiment_id, start_time=_milliseconds(record.started), tags=tags, run_name=record.name
         )
         return str(made.info.run_id)
+
+
+def _make_database(uri: str) -> None:
+    """The SQLite database of a URI, if it is not there yet: by one process, whole or absent.
+
+    MLflow makes its tables in dozens of steps. Two processes that meet a new database would both make them, and one
+    that ends between two steps leaves a database that MLflow can neither use nor mend.
+    """
+    if not uri.startswith("sqlite:///") or "?" in uri:
+        return
+    path = Path(uri.removeprefix("sqlite:///"))
+    if path.exists():
+        return
+    with locked(uri):
+        if path.exists():
+            return
+        for left in path.parent.glob(f".{path.name}-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as folder:
+            made = Path(folder).resolve() / path.name
+            _client(f"sqlite:///{made}").search_experiments(max_results=1)
+            os.replace(made, path)
 
 
 def find_experiment(client: MlflowClient, name: str, uri: str, base: Path) -> str:
