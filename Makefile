@@ -6,7 +6,7 @@ P ?= default
 SET ?=
 MODEL ?=
 JOBS ?= 0
-M ?= .*[.](similarity|phoneme_error)_5|.*adapt.*:validation_loss
+M ?= .*[.](similarity|phoneme_error)_5|(.*adapt.*:)?validation_loss
 
 BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)

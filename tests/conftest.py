@@ -42,7 +42,10 @@ def root(tmp_path, migrated) -> Path:
     return tmp_path
 
 
-LONGEST_FIRST = ("test_pipeline.py", "test_evaluate_report.py", "test_prepare.py", "test_ray.py")
+LONGEST_FIRST = [
+    f"test_{name}.py"
+    for name in ("pipeline", "ray", "experiments", "sweeps", "repro", "serve", "evaluate_report", "prepare")
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
