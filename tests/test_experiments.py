@@ -85,10 +85,10 @@ def test_queued_experiments_run_two_at_a_time_and_later_edits_do_not_reach_them(
     rows = [line for line in table.splitlines() if any(name in line for name in names)]
     assert len(rows) == 2
     assert {"0.1", "0.3"} <= {cell.strip() for row in rows for cell in row.split("|")}
-    assert table.count("validation_loss") == 1
+    assert "inner.rate" in table
     assert len(rows[0]) < 150, "fits on a screen"
 
-    assert "loss_2" in in_project(project, "dvc", "exp", "diff", *names)
+    assert "inner.rate" in in_project(project, "dvc", "exp", "diff", *names)
     in_project(project, "dvc", "exp", "branch", names[0], "kept")
     assert "kept" in in_project(project, "git", "branch", "--list", "kept")
     in_project(project, "dvc", "exp", "apply", names[0])
