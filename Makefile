@@ -14,7 +14,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check plan experiments test fuzz lint audit format smoke profile pretrained ui clean clean-all
+.PHONY: help setup repro check plan experiments test test-all fuzz lint audit format smoke profile pretrained ui clean clean-all
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -32,6 +32,9 @@ repro: setup check ## run the pipeline: whatever changed since the last time, up
 	@python -m pipelines.repro --jobs $(JOBS)
 
 test: setup ## run the tests
+	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
+
+test-all: setup ## and those that start a Ray cluster or queue experiments, for minutes
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: setup ## hostile input to the C++ sampler under AddressSanitizer (needs g++)

@@ -18,6 +18,8 @@ from sweeping import run, wait_for
 from metaspeech.sweeps import study
 from tools import smoke
 
+pytestmark = pytest.mark.slow
+
 SMALLEST = ["models=[tacotron]", "algorithms=[transfer]", "represent.representations=[speaker_embedding]",
             "adapt.rates=[0.2]", "adapt.horizon_tasks=0"]  # fmt: skip
 

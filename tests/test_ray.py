@@ -31,6 +31,8 @@ from metaspeech.sweeps.trials import Outcome
 from metaspeech.training.ray_trainer import fit_on_ray
 from metaspeech.training.trainer import fit, make_trainer
 
+pytestmark = pytest.mark.slow
+
 Trials = optuna.trial.TrialState
 SECONDS = 300  # to wait at most: a busy machine is slow, not wrong
 
