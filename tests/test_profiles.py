@@ -129,7 +129,9 @@ def test_a_file_that_is_no_yaml_is_left_alone(project):
 
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rate=st.floats(1e-6, 100), rates=st.lists(st.floats(1e-6, 100), min_size=1, max_size=4), title=st.text(max_size=20)
+    rate=st.floats(1e-6, 100),
+    rates=st.lists(st.floats(1e-6, 100), min_size=1, max_size=4, unique=True),  # a rate named twice is refused
+    title=st.text(max_size=20),
 )
 def test_dvc_and_the_pipeline_read_the_same_values(tmp_path, rate, rates, title):
     wanted = config.Params()

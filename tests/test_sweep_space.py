@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import yaml
-from hypothesis import Phase, given, settings
+from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
 from import_graph import ROOT
 from omegaconf import OmegaConf
@@ -105,6 +105,8 @@ def range_of(key: str, **ends) -> dict:
             {"prune": True, "objectives": [LOSS, LOSS | {"metric": "loss_5"}]},
             "prune: Optuna can stop trials early by one objective only, and there are 2",
         ),
+        ({"fixed": {"inner.adapt_modules": ["on"]}}, "fixed: inner.adapt_modules: 'on' cannot be handed on: YAML takes"),
+        ({"fixed": {"corpus.path": "12:30"}}, "corpus.path: '12:30' cannot be handed on"),
         ({"prune": True, "fixed": {"algorithms": ["maml", "boil"]}}, "algorithms names several: [maml,boil]"),
         ({"prune": True, "fixed": {"seeds": [1, 2]}}, "seeds names several"),
     ],
@@ -127,11 +129,14 @@ def test_a_file_that_is_no_space_is_one_message(tmp_path, content):
 
 @settings(max_examples=20, phases=[Phase.explicit, Phase.generate])  # shrinking takes minutes, through DVC
 @given(rate=st.floats(1e-6, 100), steps=st.integers(1, 100), modules=st.lists(st.text(min_size=1), min_size=1))
+@example(rate=0.2, steps=3, modules=["mÇ", "à", "_é"])
 def test_what_dvc_is_told_is_what_was_chosen(tmp_path_factory, rate, steps, modules):
     """Through Hydra's grammar, as ``dvc exp run -S`` reads it, into the file."""
     from dvc.utils.hydra import apply_overrides
 
     modules = ["".join(one for one in name if one.isprintable() and one not in "\\'\"$") or "*" for name in modules]
+    # a module named twice is refused, and so is what YAML reads otherwise
+    modules = [name for name in dict.fromkeys(modules) if not spaces.READ_OTHERWISE.fullmatch(name)] or ["*"]
     wanted = {"inner.rate": float(f"{rate:.6g}"), "inner.steps": steps, "inner.adapt_modules": modules}
     path = tmp_path_factory.mktemp("told") / "params.yaml"
     path.write_text("inner:\n  rate: 0.2\n  steps: 3\n  adapt_modules: ['*']\n")

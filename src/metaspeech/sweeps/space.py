@@ -36,6 +36,8 @@ DIRECTIONS = {"minimise": "minimize", "minimize": "minimize", "maximise": "maxim
 NEW = "per_model."  # keys that params.yaml need not have yet, so that DVC is told to add them
 
 YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")  # mean something else without quotes
+# DVC writes YAML 1.2, in which these are text; OmegaConf reads 1.1, in which they are true, false and numbers of base 60
+READ_OTHERWISE = re.compile(r"yes|no|on|off|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+([.][0-9_]*)?", re.IGNORECASE)
 
 Scalar = bool | int | float | str
 
@@ -197,6 +199,9 @@ def with_values(base: Mapping[str, Any], values: Mapping[str, Any], source: str)
         if not isinstance(place, dict) or isinstance(place.get(last), dict):
             raise UserError(f"{source}: {key}: expected a key with a value, not a section or what lies under a value")
         place[last] = value
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, str) and READ_OTHERWISE.fullmatch(one):
+                raise UserError(f"{source}: {key}: '{one}' cannot be handed on: YAML takes it for another value")
     config.from_mapping(nested, source=source)
     return nested
 
@@ -285,7 +290,7 @@ def text(value: Any) -> str:
     """As DVC's ``-S key=value`` takes it: words without quotes, of which a shell would be the second reader."""
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
-    if isinstance(value, str) and re.fullmatch(r"[a-z_]\w*", value) and value not in YAML_WORDS:
+    if isinstance(value, str) and re.fullmatch(r"[a-z_]\w*", value, re.ASCII) and value not in YAML_WORDS:
         return value
     return json.dumps(value, ensure_ascii=False)
 
