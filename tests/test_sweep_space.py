@@ -105,7 +105,7 @@ def range_of(key: str, **ends) -> dict:
             {"prune": True, "objectives": [LOSS, LOSS | {"metric": "loss_5"}]},
             "prune: Optuna can stop trials early by one objective only, and there are 2",
         ),
-        ({"fixed": {"inner.adapt_modules": ["on"]}}, "fixed: inner.adapt_modules: 'on' cannot be handed on: YAML takes"),
+        ({"search": {"inner.adapt_modules": {"values": [["on"], ["*"]]}}}, "adapt_modules: 'on' cannot be handed"),
         ({"fixed": {"corpus.path": "12:30"}}, "corpus.path: '12:30' cannot be handed on"),
         ({"prune": True, "fixed": {"algorithms": ["maml", "boil"]}}, "algorithms names several: [maml,boil]"),
         ({"prune": True, "fixed": {"seeds": [1, 2]}}, "seeds names several"),

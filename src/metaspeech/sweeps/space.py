@@ -36,7 +36,7 @@ DIRECTIONS = {"minimise": "minimize", "minimize": "minimize", "maximise": "maxim
 NEW = "per_model."  # keys that params.yaml need not have yet, so that DVC is told to add them
 
 YAML_WORDS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")  # mean something else without quotes
-# DVC writes YAML 1.2, in which these are text; OmegaConf reads 1.1, in which they are true, false and numbers of base 60
+# text in YAML 1.2, which DVC writes; true, false and numbers of base 60 in 1.1, which OmegaConf reads
 READ_OTHERWISE = re.compile(r"yes|no|on|off|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+([.][0-9_]*)?", re.IGNORECASE)
 
 Scalar = bool | int | float | str
