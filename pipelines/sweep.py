@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -15,10 +16,11 @@ from metaspeech.errors import UserError
 from metaspeech.files import replacing
 from metaspeech.sweeps import engine, snapshot, study
 from metaspeech.sweeps import space as spaces
-from metaspeech.sweeps.results import results
+from metaspeech.sweeps.results import ended, results
 from metaspeech.sweeps.stages import affected, needed
 from metaspeech.sweeps.trials import TrialRunner, end_leftovers
 from metaspeech.tracking import Record, tracking_uri
+from metaspeech.tracking.trials import Trials
 from metaspeech.training.planner import duration
 
 PARAMS, DVC = Path("params.yaml"), Path("dvc.yaml")
@@ -69,24 +71,30 @@ def sweep(options: Options) -> None:
         threads = chosen.threads(options.jobs)
         runner = TrialRunner(options.study, folder, taken, space, base, stages, tracking_uri(Path.cwd()), threads)
 
-        def tell(line: str) -> None:
-            print(line, flush=True)
-            write(options, space, opened)
-
         wanted = engine.Wanted(options.trials, options.jobs, options.minutes and 60 * options.minutes)
-        try:
-            chosen.run(opened, space, runner.run, wanted, tell)
-        except KeyboardInterrupt:
-            raise UserError("interrupted. Give the same command to go on") from None
+        with at_mlflow(options, base) as logged:
+
+            def tell(line: str) -> None:
+                print(line, flush=True)
+                write(options, space, opened)
+                logged.tell(ended(opened, space, options.study))
+
+            try:
+                chosen.run(opened, space, runner.run, wanted, tell)
+            except KeyboardInterrupt:
+                raise UserError("interrupted. Give the same command to go on") from None
         print(f"the page: {write(options, space, opened)}", flush=True)
 
 
 def report(options: Options) -> str:
     """Writes the page of a study that is there, also while it runs."""
-    space, _, _ = read(options)
+    space, base, _ = read(options)
     if not options.storage and not (_folder(options) / study.JOURNAL).exists():
         raise UserError(f"study {options.study}: there is none yet in {STUDIES}")
-    return f"the page: {write(options, space, study.load(options.study, _folder(options), options.storage))}"
+    opened = study.load(options.study, _folder(options), options.storage)
+    with at_mlflow(options, base) as logged:
+        logged.tell(ended(opened, space, options.study))
+    return f"the page: {write(options, space, opened)}"
 
 
 def plan(options: Options) -> list[str]:
@@ -151,6 +159,17 @@ def write(options: Options, space: spaces.Space, opened: Any) -> Path:
         with replacing(PAGES / options.study / name) as path:
             path.write_text(text, encoding="utf-8")
     return PAGES / options.study / "index.html"
+
+
+@contextmanager
+def at_mlflow(options: Options, base: Mapping[str, Any]) -> Iterator[Trials]:
+    """Logs trials until the end of the block."""
+    logged = Trials(options.study, Path.cwd(), config.from_mapping(base).tracking.experiment)
+    logged.start()
+    try:
+        yield logged
+    finally:
+        logged.close()
 
 
 def _folder(options: Options) -> Path:

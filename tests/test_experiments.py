@@ -119,7 +119,9 @@ def test_a_sweep_of_the_real_pipeline(project):
     for trial in study.load("real", folder, "").trials:
         assert trial.value > 0
         tags = [tags for tags in parents(project) if tags.get("DVC_EXP_NAME") == f"sweep-real-{trial.number}"]
-        assert [(one["sweep"], one["trial"]) for one in tags] == [("real", str(trial.number))]
+        assert [(one["sweep"], one["trial"], one["trial_state"]) for one in tags] == [
+            ("real", str(trial.number), "complete")
+        ]
         told = [json.loads(line) for line in (folder / f"progress/{trial.number}.jsonl").read_text().splitlines()]
         assert told[-1]["item"] == ["tacotron", "fomaml", "1"]
         assert told[-1]["values"]["validation_after"] == pytest.approx(trial.value, rel=1e-4)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from metaspeech.sweeps.space import Choice, Objective, Space, assignment
 from metaspeech.sweeps.study import REASON, RETRY_OF, SAME_AS, SECONDS
+from metaspeech.tracking.trials import Trial
 
 if TYPE_CHECKING:
     import optuna
@@ -95,6 +96,22 @@ def results(study: optuna.Study, space: Space, name: str) -> Results:
         )
     code = study.user_attrs.get("code", {}).get("code", "")
     return Results(name, space, rows, importance(study, space.objectives, len(complete)), code)
+
+
+def ended(study: optuna.Study, space: Space, name: str) -> list[Trial]:
+    """Trials with an end of their own, for their MLflow runs; not those that took the figures of another."""
+    return [
+        Trial(
+            number=trial.number,
+            name=f"sweep-{name}-{trial.number}",
+            state=STATES[trial.state.name],
+            ended=int(trial.datetime_complete.timestamp() * 1000),
+            figures=dict(zip((one.name for one in space.objectives), trial.values or (), strict=False)),
+            params=space.values(trial.params),
+        )
+        for trial in study.get_trials(deepcopy=False)
+        if trial.datetime_complete and SECONDS in trial.user_attrs
+    ]
 
 
 def importance(study: optuna.Study, objectives: Sequence[Objective], complete: int) -> dict[str, dict[str, float]]:

@@ -146,6 +146,19 @@ class Server:
             self.log_rows(run_id, [(name, one, began, 0) for name, one in record.metrics.items() if one is not None])
             self.client.set_terminated(run_id, record.status, end_time=began + int(1000 * record.seconds))
 
+    def trial(self, sweep: str, number: int) -> str | None:
+        """The parent run of a trial, the newest if there was a sweep of that name before."""
+        found = self._search(f"tags.sweep = '{sweep}' and tags.trial = '{number}' and tags.role = 'pipeline'")
+        return str(found[-1].info.run_id) if found else None
+
+    def restored(self, name: str, params: Mapping[str, Any], when: int) -> str:
+        """A parent run for a trial of which no stage ran, because DVC had the outs of all."""
+        tags = {"role": "pipeline", "dvc.cached": "true"}
+        made = self.client.create_run(self.experiment_id, start_time=when, tags=tags, run_name=name)
+        self.client.log_batch(made.info.run_id, params=_params(params))
+        self.client.set_terminated(made.info.run_id, "FINISHED", end_time=when)
+        return str(made.info.run_id)
+
     def _log_inputs(self, run_id: str, inputs: Mapping[str, str]) -> None:
         """Data sets, told by path and digest."""
         from mlflow.entities import Dataset, DatasetInput
@@ -213,11 +226,9 @@ def _make_database(uri: str) -> None:
     MLflow makes its tables in dozens of steps. Two processes that meet a new database would both make them, and one
     that ends between two steps leaves a database that MLflow can neither use nor mend.
     """
-    if not uri.startswith("sqlite:///") or "?" in uri:
+    if not missing_database(uri):
         return
     path = Path(uri.removeprefix("sqlite:///"))
-    if path.exists():
-        return
     with locked(uri):
         if path.exists():
             return
@@ -227,6 +238,11 @@ def _make_database(uri: str) -> None:
             made = Path(folder).resolve() / path.name
             _client(f"sqlite:///{made}").search_experiments(max_results=1)
             os.replace(made, path)
+
+
+def missing_database(uri: str) -> bool:
+    """Whether this is a SQLite file that has not been made."""
+    return uri.startswith("sqlite:///") and "?" not in uri and not Path(uri.removeprefix("sqlite:///")).exists()
 
 
 def find_experiment(client: MlflowClient, name: str, uri: str, base: Path) -> str:
