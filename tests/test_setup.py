@@ -115,6 +115,31 @@ def test_dvc_works_without_git_and_takes_git_when_it_comes(project):
     assert "elsewhere" in local.read_text()
 
 
+def test_uv_takes_packages_from_where_pip_does():
+    settings = """:env:.find-links="/wheels '/more wheels'"
+:env:.timeout='180'
+global.extra-index-url='file:///one/simple https://two.example/simple'
+global.find-links='/other'
+install.index-url='https://mirror.example/simple'
+"""
+    options = setup_tool.as_uv(settings)
+    assert sorted(zip(options[::2], options[1::2], strict=True)) == [
+        ("--default-index", "https://mirror.example/simple"),
+        ("--find-links", "/more wheels"),
+        ("--find-links", "/wheels"),
+        ("--index", "file:///one/simple"),
+        ("--index", "https://two.example/simple"),
+        ("--index-strategy", "unsafe-best-match"),
+    ]
+
+
+def test_without_uv_it_is_left_to_pip(tmp_path):
+    broken = tmp_path / "python"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    assert not setup_tool.install_with_uv(broken, ["--constraint", "constraints.txt"], tmp_path)
+
+
 TORCHAUDIO = """
 import pathlib
 for library in (pathlib.Path(__file__).parent / "lib").glob("*.so"):

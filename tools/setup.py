@@ -8,8 +8,10 @@ A stamp in the environment keeps the digest of what it was built from: when noth
 from __future__ import annotations
 
 import argparse
+import ast
 import hashlib
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -108,15 +110,46 @@ def install(root: Path, venv: Path, own_torch: bool) -> None:
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(lines) + "\n")
-        pip = [python, "-m", "pip", "install", "-qq", "--constraint", constraints]
+        wanted = ["--constraint", str(constraints), "--editable", f"{root}[dev,ray,serve]"]
         print("setup: installing packages; the first time takes some minutes", flush=True)
-        if subprocess.run([*pip, "--editable", f"{root}[dev,ray,serve]"], cwd=root).returncode:
+        if not own_torch and install_with_uv(python, wanted, root):
+            return
+        if subprocess.run([python, "-m", "pip", "install", "-qq", *wanted], cwd=root).returncode:
             version = ".".join(map(str, sys.version_info[:2]))
             raise SetupError(
                 f"pip failed, see above. constraints.txt is made for Python 3.11, this is {version}; two packages are "
                 "compiled and need a C++ compiler (g++, or Xcode's command line tools). With another Python: "
                 "make setup PYTHON=python3.11, or TORCH=own to keep a torch that is installed"
             )
+
+
+def install_with_uv(python: Path, wanted: list[str], root: Path) -> bool:
+    """Several times as fast as pip. False where it cannot be had or fails: pip then says why.
+
+    It takes no account of packages outside the environment, so an own torch is left to pip.
+    """
+    pip = [python, "-m", "pip"]
+    if subprocess.run([*pip, "install", "-qq", *wanted[:2], "uv"], capture_output=True).returncode:
+        return False
+    settings = subprocess.run([*pip, "config", "list"], capture_output=True, text=True).stdout
+    uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python, *as_uv(settings), *wanted]
+    # a relative PYTHONPATH would lie in the sources of a package that is built
+    alone = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    return subprocess.run(uv, cwd=root, env=alone, capture_output=True).returncode == 0
+
+
+def as_uv(settings: str) -> list[str]:
+    """Where packages come from, as ``pip config list`` tells it, in uv's options. Of environment and files pip takes
+    the environment, and all indexes are equal to it."""
+    options = {"index-url": "--default-index", "extra-index-url": "--index", "find-links": "--find-links"}
+    found: dict[str, list[str]] = {}
+    for line in settings.splitlines():
+        place, _, value = line.partition("=")
+        section, _, name = place.rpartition(".")
+        if name in options and (section == ":env:" or name not in found):
+            found[name] = shlex.split(ast.literal_eval(value))
+    taken = [part for name, values in found.items() for value in values for part in (options[name], value)]
+    return [*taken, "--index-strategy", "unsafe-best-match"]
 
 
 def mend_torchaudio(python: Path) -> None:
