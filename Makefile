@@ -31,10 +31,10 @@ plan: setup ## predict time and memory of every meta-training that params.yaml a
 repro: setup check ## run the pipeline: whatever changed since the last time, up to reports/index.html [JOBS=2]
 	@python -m pipelines.repro --jobs $(JOBS)
 
-test: setup ## run the tests
+test: setup ## run the tests but for a few that take minutes
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow"
 
-test-all: setup ## and those that start a Ray cluster or queue experiments, for minutes
+test-all: setup ## and those: nodes and processes of a Ray cluster killed, queued experiments
 	OMP_NUM_THREADS=1 python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 fuzz: setup ## hostile input to the C++ sampler under AddressSanitizer (needs g++)

@@ -18,8 +18,6 @@ from sweeping import run, wait_for
 from metaspeech.sweeps import study
 from tools import smoke
 
-pytestmark = pytest.mark.slow
-
 SMALLEST = ["models=[tacotron]", "algorithms=[fomaml]", "represent.representations=[speaker_embedding]",
             "adapt.rates=[0.2]", "adapt.horizon_tasks=0"]  # fmt: skip
 
@@ -63,6 +61,7 @@ def table_command() -> list[str]:
     return shlex.split(said[said.index("dvc exp show") :].replace("\\\n", " "))  # shlex keeps such a newline
 
 
+@pytest.mark.slow
 def test_queued_experiments_run_two_at_a_time_and_later_edits_do_not_reach_them(project):
     """Their runs are in the project's own MLflow store, and what comes before meta_train is not made again."""
     in_project(project, "dvc", "exp", "run", "--queue", "-S", "inner.rate=0.1,0.3", "adapt")
@@ -99,6 +98,7 @@ def test_queued_experiments_run_two_at_a_time_and_later_edits_do_not_reach_them(
     in_project(project, "git", "checkout", "--quiet", "params.yaml", "dvc.lock")
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_real_pipeline(project):
     """Two trials at the same time, their MLflow runs tagged, what training says of itself on the way."""
     space = project / ".metaspeech" / "real.yaml"
@@ -129,6 +129,7 @@ def test_a_sweep_of_the_real_pipeline(project):
         assert "Running stage 'prepare'" not in (folder / f"logs/{trial.number}.log").read_text()
 
 
+@pytest.mark.slow
 def test_a_stage_told_to_stop_ends_and_says_so(project):
     """As a sweep tells it, by the file beside the one that it writes to."""
     told = project / ".metaspeech" / "told.jsonl"

@@ -121,7 +121,7 @@ def test_mlflow_has_one_parent_and_a_child_for_each_stage(project):
 
 
 def test_an_inner_loop_value_reruns_meta_train_and_what_follows(project):
-    set_params(project, "inner.rate=0.05", "algorithms=[maml]")
+    set_params(project, "inner.rate=0.05", "models=[tacotron]", "algorithms=[maml]")
     ran = {name.split("@")[0] for name in stages_run(repro(project).stdout)}
     assert ran == {"meta_train", "adapt", "evaluate", "report"}
 

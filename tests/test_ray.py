@@ -31,8 +31,6 @@ from metaspeech.sweeps.trials import Outcome
 from metaspeech.training.ray_trainer import fit_on_ray
 from metaspeech.training.trainer import fit, make_trainer
 
-pytestmark = pytest.mark.slow
-
 Trials = optuna.trial.TrialState
 SECONDS = 300  # to wait at most: a busy machine is slow, not wrong
 
@@ -131,6 +129,7 @@ def train(address, folder, at=lambda step: None, devices=2):
     return learner, final, logged
 
 
+@pytest.mark.slow
 def test_a_killed_process_resumes_from_the_last_checkpoint_to_the_same_parameters(address, tmp_path):
     mark, steps = tmp_path / "killed", tmp_path / "steps"
 
@@ -156,6 +155,7 @@ def test_a_killed_process_resumes_from_the_last_checkpoint_to_the_same_parameter
     assert len({step for step, found in logged if "loss_after" in found}) == tiny.STEPS, "all of it reaches the tracker"
 
 
+@pytest.mark.slow
 def test_what_the_training_objects_to_is_said_and_not_tried_again(address, tmp_path):
     tried = tmp_path / "tried"
 
@@ -217,6 +217,7 @@ def trials(project, name):
         return []
 
 
+@pytest.mark.slow
 def test_a_node_killed_in_the_middle_loses_no_finished_trial_and_the_sweep_ends(nodes, tmp_path):
     """The last test: it leaves one node."""
     both, second = nodes
