@@ -111,7 +111,7 @@ def install(root: Path, venv: Path, own_torch: bool) -> None:
         constraints = Path(folder) / "constraints.txt"
         constraints.write_text("\n".join(lines) + "\n")
         wanted = ["--constraint", str(constraints), "--editable", f"{root}[dev,ray,serve]"]
-        print("setup: installing packages; the first time takes some minutes", flush=True)
+        print("setup: installing packages; the first time takes a minute or more", flush=True)
         if not own_torch and install_with_uv(python, wanted, root):
             return
         if subprocess.run([python, "-m", "pip", "install", "-qq", *wanted], cwd=root).returncode:
