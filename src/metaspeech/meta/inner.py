@@ -148,12 +148,11 @@ class InnerLoop:
         gradients = torch.autograd.grad(
             before, list(position.variables.values()), create_graph=graph == "second", materialize_grads=True
         )
-        scale = _clip_scale(gradients, self.clip)
-        directions, memory = self.descent.directions(
-            dict(zip(names, [gradient * scale for gradient in gradients], strict=True)), position.memory, position.step
-        )
+        clipped = dict(zip(names, _clip(gradients, self.clip), strict=True))
+        directions, memory = self.descent.directions(clipped, position.memory, position.step)
         moved = {
-            name: value - self._rate(position, name) * directions[name] for name, value in position.variables.items()
+            name: _against(value, directions[name], self._rate(position, name))
+            for name, value in position.variables.items()
         }
         after = replace(position, variables=moved, memory=memory, step=position.step + 1)
         return (detached(after) if graph == "none" else after), before
@@ -186,9 +185,18 @@ def on(loss_fn: Callable[[Mapping[str, Tensor], SpeechBatch], tuple[Tensor, Term
     return lambda params: loss_fn(params, batch)
 
 
-def _clip_scale(gradients: Sequence[Tensor], clip: float) -> Tensor | float:
-    if clip == 0:
-        return 1.0
-    square = torch.stack([gradient.square().sum() for gradient in gradients]).sum()
+def _against(value: Tensor, direction: Tensor, rate: Tensor | float) -> Tensor:
+    """value - rate * direction, in one pass over memory: of a large model the passes are what a step costs."""
+    if isinstance(rate, Tensor):
+        return torch.addcmul(value, rate, direction, value=-1)
+    return torch.add(value, direction, alpha=-rate)
+
+
+def _clip(gradients: Sequence[Tensor], largest: float) -> Sequence[Tensor]:
+    """Scaled to a common norm of ``largest`` at most; as they are where that takes nothing away."""
+    if largest == 0:
+        return gradients
+    flat = [gradient.reshape(-1) for gradient in gradients]
     # The root has no derivative at 0, which a part of a fresh network can give.
-    return torch.clamp(clip / (square + 1e-24).sqrt(), max=1.0)
+    scale = largest / (torch.stack([torch.dot(one, one) for one in flat]).sum() + 1e-24).sqrt()
+    return gradients if bool(scale >= 1) else [gradient * scale for gradient in gradients]
