@@ -1,12 +1,14 @@
 """What an outage of the tracking server costs: ``python -m benchmarks.tracking_outage``; ends in one JSON line.
 
-The tiny Tacotron is meta-trained twice by FOMAML, as the stage meta_train does it, and logs every outer step to
+The tiny Tacotron is meta-trained three times by FOMAML, as the stage meta_train does it, and logs every outer step to
 ``mlflow server`` with PostgreSQL (``--backend sqlite``: without). In the second training server and database are killed
 (SIGKILL) after a third of the steps, and start again ``--outage`` seconds later. ``lost`` and ``doubled`` count metrics
 by name and step that the server does not have, or has more than once, when all has been delivered;
-``step_ratio`` compares the median time of an outer step during the outage with that of the first training,
-``time_ratio`` the whole trainings; ``longest_call_ms`` is the longest that a call to log took. Figures of time need an
-idle machine with two cores: the server takes one of them when it starts.
+``time_ratio`` compares the second training with the mean of the two others, ``noise`` the third with the first.
+``step_ratio`` and ``step_noise`` are the same of the median time of an outer step, during the outage and over the same
+steps of the others; ``delivery_share`` is the processor time of the thread that delivers, over the training's, with the
+outage and without; ``longest_call_ms`` is the longest that a call to log took. Ratios of time need an idle machine with
+two cores, for the server takes one of them when it starts; the share does not.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+
+import psutil
 
 from benchmarks.devices import FEATURES, episode
 from benchmarks.servers import MlflowServer, Postgres
@@ -72,15 +76,20 @@ class Training:
 
     seconds: float = 0.0
     longest_call: float = 0.0
+    delivery_share: float = 0.0
     logged: Counter[tuple[str, int]] = field(default_factory=Counter)
     steps: dict[int, float] = field(default_factory=dict)  # step -> when it was logged
     outage: tuple[float, float] = (0.0, 0.0)
 
-    def step_seconds(self, during: tuple[float, float] | None = None) -> float:
-        """The median, of all or of those within a stretch of time."""
-        times = [self.steps[step] for step in sorted(self.steps)]
-        gaps = [(end, end - start) for start, end in itertools.pairwise(times)]
-        return median(gap for end, gap in gaps if during is None or during[0] <= end <= during[1])
+    def outage_steps(self) -> list[int]:
+        """Those that ended during the outage."""
+        began, ended = self.outage
+        return [step for step, when in self.steps.items() if began <= when <= ended]
+
+    def step_seconds(self, steps: list[int]) -> float:
+        """The median over some steps."""
+        gaps = {step: self.steps[step] - self.steps[before] for before, step in itertools.pairwise(sorted(self.steps))}
+        return median(gaps[step] for step in steps if step in gaps)
 
 
 def train(folder: Path, name: str, steps: int, victim: Victim | None, outage: float) -> Training:
@@ -124,11 +133,18 @@ def train(folder: Path, name: str, steps: int, victim: Victim | None, outage: fl
         started = time.monotonic()
         fit(trainer, learner, module, folder / f"partial-{name}")
         found.seconds = time.monotonic() - started
+        found.delivery_share = delivery_seconds() / found.seconds
     if victim:
         thread.join()
         if not found.outage[1]:
             raise SystemExit("training ended before the outage did: give more --steps")
     return found
+
+
+def delivery_seconds() -> float:
+    """Processor time of the thread that delivers."""
+    (thread,) = [one.native_id for one in threading.enumerate() if one.name == "metaspeech delivery"]
+    return sum(one.user_time + one.system_time for one in psutil.Process().threads() if one.id == thread)
 
 
 def missing_and_doubled(address: str, name: str, training: Training) -> tuple[int, int]:
@@ -155,29 +171,36 @@ def main() -> None:
         victim = Victim(folder, options.backend)
         try:
             os.environ["MLFLOW_TRACKING_URI"] = victim.server.address
-            undisturbed = train(folder, "undisturbed", options.steps, None, 0.0)
+            before = train(folder, "before", options.steps, None, 0.0)
             disturbed = train(folder, "outage", options.steps, victim, options.outage)
+            after = train(folder, "after", options.steps, None, 0.0)
             kept = len(waiting(folder))
             failures = Carrier(victim.server.address, folder).round() if kept else {}
             counts = [
                 missing_and_doubled(victim.server.address, name, one)
-                for name, one in (("undisturbed", undisturbed), ("outage", disturbed))
+                for name, one in (("before", before), ("outage", disturbed), ("after", after))
             ]
         finally:
             victim.stop()
+    steps = disturbed.outage_steps()
     result = {
         "backend": options.backend,
         "steps": options.steps,
         "outage_seconds": round(disturbed.outage[1] - disturbed.outage[0], 1),
-        "training_seconds": [round(undisturbed.seconds, 1), round(disturbed.seconds, 1)],
+        "training_seconds": [round(one.seconds, 1) for one in (before, disturbed, after)],
         "metrics": sum(disturbed.logged.values()),
         "lost": sum(lost for lost, _ in counts),
         "doubled": sum(doubled for _, doubled in counts),
         "left_after_the_stage": kept,
         "not_delivered": failures,
-        "time_ratio": round(disturbed.seconds / undisturbed.seconds, 3),
-        "step_ratio": round(disturbed.step_seconds(disturbed.outage) / undisturbed.step_seconds(), 3),
-        "longest_call_ms": round(1000 * max(undisturbed.longest_call, disturbed.longest_call), 1),
+        "time_ratio": round(2 * disturbed.seconds / (before.seconds + after.seconds), 3),
+        "noise": round(after.seconds / before.seconds, 3),
+        "step_ratio": round(
+            2 * disturbed.step_seconds(steps) / (before.step_seconds(steps) + after.step_seconds(steps)), 3
+        ),
+        "step_noise": round(after.step_seconds(steps) / before.step_seconds(steps), 3),
+        "delivery_share": [round(one.delivery_share, 4) for one in (disturbed, before)],
+        "longest_call_ms": round(1000 * max(one.longest_call for one in (before, disturbed, after)), 1),
     }
     print(json.dumps(result))
 

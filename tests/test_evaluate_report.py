@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
-import os
 import re
 import shutil
 import sqlite3
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,9 +38,7 @@ HOSTILE = """</script><script>document.title = "hacked"</script><img src=x onerr
 def project(tmp_path_factory):
     """Where both stages have run. Texts and a speaker's name are hostile by the time of the report."""
     folder = tmp_path_factory.mktemp("project")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         settings = evaluated.params()
         evaluated.write_inputs(folder, settings)
         evaluate(evaluated.stage("evaluate", settings))
@@ -50,8 +48,6 @@ def project(tmp_path_factory):
         stage = evaluated.stage("report", settings)
         report(stage)
         (folder / "logged.json").write_text(json.dumps(stage.track.logged))
-    finally:
-        os.chdir(before)
     return folder
 
 

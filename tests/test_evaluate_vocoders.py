@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+from contextlib import chdir
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -37,9 +37,7 @@ ALONE = {"queries": 1, "judges": ["mcd", "similarity"]}
 def project(tmp_path_factory):
     """Where both stages have run with an acoustic model and a vocoder."""
     folder = tmp_path_factory.mktemp("project")
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
+    with chdir(folder):
         settings = evaluated.params(models=["wavenet", "tacotron"])
         evaluated.write_inputs(folder, settings)
         evaluate(evaluated.stage("evaluate", settings))
@@ -47,8 +45,6 @@ def project(tmp_path_factory):
         (folder / "results/pretrain/wavenet/start.json").write_text(json.dumps(start), encoding="utf-8")
         report(evaluated.stage("report", settings))
         (folder / "results/pretrain/wavenet/start.json").write_text("null\n", encoding="utf-8")  # for evaluate again
-    finally:
-        os.chdir(before)
     return folder
 
 

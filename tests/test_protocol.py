@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
+from contextlib import chdir
 from pathlib import Path
 
 import evaluated
@@ -37,16 +37,14 @@ def settings(**changes):
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
     folder = tmp_path_factory.mktemp("project")
-    before, spoken = Path.cwd(), []
-    os.chdir(folder)
-    with pytest.MonkeyPatch.context() as patched:
+    spoken = []
+    with chdir(folder), pytest.MonkeyPatch.context() as patched:
         speak = takes.speak
         patched.setattr(takes, "speak", lambda *args, **kwargs: spoken.append(1) or speak(*args, **kwargs))
         params = settings()
         evaluated.write_inputs(folder, params)
         evaluate(evaluated.stage("evaluate", params))
     (folder / "spoken.json").write_text(json.dumps(len(spoken)))
-    os.chdir(before)
     return folder
 
 
