@@ -116,25 +116,26 @@ class MetaAlgorithm(ABC):
             gradients by name; metrics: loss_before, loss_after (means over tasks), tasks, skipped.
         """
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
-        total = {name: torch.zeros_like(value) for name, value in params.items()}
+        total: Parameters = {}
         before = after = 0.0
         skipped = 0
         for episode in sorted(episodes, key=lambda one: (one.speaker, one.seed)):
             try:
                 task = self.task_gradient(loss_fn, leaves, episode, at)
-                if not all(bool(torch.isfinite(gradient).all()) for gradient in task.gradients.values()):
+                # the sum of a tensor is finite only if all of it is, and takes one pass over it and no memory
+                if not bool(torch.stack([one.sum() for one in task.gradients.values()]).isfinite().all()):
                     raise NonFiniteLoss("gradient is not finite")
             except NonFiniteLoss as reason:
                 LOG.warning("outer step %d: task of %s left out: %s", at.index, episode.speaker, reason)
                 skipped += 1
                 continue
-            for name, gradient in task.gradients.items():
-                total[name] += gradient
+            total = {name: total[name] + one if total else one for name, one in task.gradients.items()}
             before, after = before + float(task.before), after + float(task.after)
         done = len(episodes) - skipped
-        if done:
+        if done > 1:
             total = {name: value / done for name, value in total.items()}
             before, after = before / done, after / done
+        total = total or {name: torch.zeros_like(value) for name, value in params.items()}
         metrics = {"tasks": float(done), "skipped": float(skipped)}
         return total, metrics | ({"loss_before": before, "loss_after": after} if done else {})
 
