@@ -66,7 +66,8 @@ def costs(
         if far:
             cells.append(_far(far.get(algorithm)))
         if algorithm in far and far[algorithm].diverged:
-            diverged.append(f"{label(algorithm)} on {far[algorithm].diverged} of {far[algorithm].tasks} tasks")
+            task = "task" if far[algorithm].tasks == 1 else "tasks"
+            diverged.append(f"{label(algorithm)} on {far[algorithm].diverged} of {far[algorithm].tasks} {task}")
         trained = next(iter(metrics.get(("meta_train", model, algorithm), ())), {})
         outer, inner = (
             [by_name[name] for seed in seeds if (name := f"{stage}@{model}-{algorithm}-{seed}") in by_name]
