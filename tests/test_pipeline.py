@@ -115,6 +115,9 @@ def test_mlflow_has_one_parent_and_a_child_for_each_stage(project):
     parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
     assert len(parents) == 1
+    assert {"similarity/maml", "validation_loss/tacotron-maml", "validation_loss/wavenet-transfer"} <= set(
+        parents[0].data.metrics
+    )
     assert {run.data.tags["DVC_STAGE"].split("@")[0] for run in children} >= {
         "corpus", "prepare", "episodes", "pretrain", "represent", "meta_train", "adapt", "evaluate", "report",
     }  # fmt: skip

@@ -19,7 +19,7 @@ from metaspeech.errors import UserError
 from metaspeech.sweeps import engine, study
 from metaspeech.sweeps import space as spaces
 from metaspeech.sweeps.progress import Progress
-from metaspeech.sweeps.results import results
+from metaspeech.sweeps.results import ended, results
 from metaspeech.sweeps.snapshot import Code
 from metaspeech.sweeps.trials import Outcome, rungs
 
@@ -259,6 +259,9 @@ def test_hopeless_trials_are_stopped_early(tmp_path):
     assert [trial.state for trial in begun.trials[6:]] == [Trials.PRUNED] * 3
     assert [trial.state for trial in begun.trials[:5]] == [Trials.COMPLETE] * 5
     assert results(begun, searched, "mine").count("stopped early") >= 3
+    known = ended(begun, searched, "mine")
+    assert [set(one.figures) for one in known[:5]] == [{"tacotron/validation_loss"}] * 5
+    assert [(one.state, dict(one.figures)) for one in known[6:]] == [("stopped early", {})] * 3
 
 
 def test_of_two_objectives_the_front_is_what_nothing_beats(tmp_path):

@@ -100,13 +100,17 @@ def results(study: optuna.Study, space: Space, name: str) -> Results:
 
 def ended(study: optuna.Study, space: Space, name: str) -> list[Trial]:
     """Trials with an end of their own, for their MLflow runs; not those that took the figures of another."""
+    from optuna.trial import TrialState
+
+    names = [one.name for one in space.objectives]
     return [
         Trial(
             number=trial.number,
             name=f"sweep-{name}-{trial.number}",
             state=STATES[trial.state.name],
             ended=int(trial.datetime_complete.timestamp() * 1000),
-            figures=dict(zip((one.name for one in space.objectives), trial.values or (), strict=False)),
+            # of one that was stopped Optuna keeps the last loss on the way, which is no objective
+            figures=dict(zip(names, trial.values, strict=True)) if trial.state == TrialState.COMPLETE else {},
             params=space.values(trial.params),
         )
         for trial in study.get_trials(deepcopy=False)
