@@ -52,8 +52,7 @@ def adapt(stage: Stage) -> None:
     means = regular[regular["shots"] == shots[-1]].groupby("step")["loss"].mean()
     for step, loss in means.items():
         stage.track.log_metrics({"query_loss": float(loss)}, step=int(step))
-    known_as = "-".join(stage.item if len(params.seeds) > 1 else stage.item[:2])
-    stage.track.set_on_parent({f"validation_loss/{known_as}": float(by_rate[rate])}, {})
+    stage.track.set_on_parent({f"validation_loss/{'-'.join(stage.item)}": float(by_rate[rate])}, {})
     losses = {f"loss_{step}": float(loss) for step, loss in means.items()}
     stage.metrics({"rate": rate, "validation_loss": float(by_rate[rate]), **losses, **horizon_summary(horizon)})
 
