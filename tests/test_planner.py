@@ -98,6 +98,23 @@ def test_tasks_take_time_and_no_memory():
     assert four.seconds / four.outer_steps == pytest.approx(2 * two.seconds / two.outer_steps)
 
 
+@both_models
+@pytest.mark.parametrize("kind", ["maml", "fomaml", "reptile", "anil"])
+def test_an_outer_step_of_many_tasks_takes_the_memory_that_one_of_two_takes(kind, name):
+    """Counted, not planned: neither graphs nor gradients of one task lie about while the next is taken."""
+    algorithm, loss_fn, start = problem(kind, name, rate=0.1)
+
+    def highest(tasks):
+        episodes = [replace(episode(1), speaker=f"speaker-{number}") for number in range(tasks)]
+        gc.collect()
+        with LiveTensors() as live:
+            algorithm.outer_gradient(loss_fn, start, episodes)
+        return live.peak
+
+    highest(2)
+    assert highest(5) <= 1.005 * highest(2)
+
+
 @quick
 def test_processes_share_the_time_and_not_the_memory():
     settings = replace(SETTINGS, meta_batch=4)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -198,13 +199,19 @@ def test_halving_stops_the_worse_trial_and_the_study_knows_why(address, tmp_path
         return Outcome("complete", [float(number)])
 
     told: list[str] = []
+    beside = threading.Thread()  # a sweep has one that logs; Tune writes down its search, and cannot write a thread
+
+    def tell(line):
+        told.append(line)
+        assert not beside.is_alive()
+
     with cluster.connected(address, [tmp_path / "shared"]) as found:
         assert not list((tmp_path / "shared").iterdir()), "nothing is left of the looking over"
         assert (len(found.nodes), found.cpus, found.gpus) == (2, 2, 0)
         assert [found.share(jobs) for jobs in (1, 2, 5)] == [(1, 0.0)] * 3, "no trial asks for more than a node has"
         from metaspeech.sweeps.ray_engine import RayEngine
 
-        RayEngine(found, tmp_path).run(begun, searched, work, engine.Wanted(2), told.append)
+        RayEngine(found, tmp_path).run(begun, searched, work, engine.Wanted(2), tell)
     assert [one.state for one in begun.trials] == [Trials.COMPLETE, Trials.PRUNED], told
     assert [one.intermediate_values for one in begun.trials] == [{1: 0.0, 2: 0.0, 3: 0.0}, {1: 1.0}]
     assert ended.read_text() == "trial 1 at 1", "the trial itself was told"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
-
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -81,8 +79,3 @@ def test_a_project_without_runs_gets_no_database(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     log(tmp_path, Trial(0, "sweep-mine-0", "complete", 1_000, LOSS))
     assert list(tmp_path.iterdir()) == []
-
-
-def test_what_refers_to_it_can_be_written_down_as_ray_tune_does(tmp_path):
-    logged = Trials("mine", tmp_path, "metaspeech")
-    pickle.dumps({"told": logged})

@@ -16,6 +16,7 @@ import pytest
 from matplotlib.figure import Figure
 from mlflow.tracking import MlflowClient
 
+from metaspeech.errors import Stopped
 from metaspeech.tracking import Execution, Record, current, stage_run
 from metaspeech.tracking.lineage import upstream
 
@@ -101,7 +102,9 @@ def test_stages_of_an_execution_share_its_parent_and_other_executions_do_not(roo
     ]
 
 
-@pytest.mark.parametrize(("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED"), (Stopped, "KILLED")]
+)
 def test_a_stage_that_ends_early_says_so_and_its_next_start_goes_on_in_the_same_run(root, error, status):
     record = root / "runs" / "pretrain.json"
     ended = stage_run("pretrain", record=record, root=root, execution=execution())

@@ -131,6 +131,7 @@ class MetaAlgorithm(ABC):
                 continue
             total = {name: total[name] + one if total else one for name, one in task.gradients.items()}
             before, after = before + float(task.before), after + float(task.after)
+            del task  # or its gradients would take memory beside the next task's
         done = len(episodes) - skipped
         if done > 1:
             total = {name: value / done for name, value in total.items()}

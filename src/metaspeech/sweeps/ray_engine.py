@@ -105,6 +105,10 @@ class StudySearch(Searcher, tune.Stopper):
         self.lost = 0  # trials one after the other
         self.began = time.monotonic()
 
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        """Tune writes down its search. All that this one knows is in the study, and threads cannot be written."""
+        return object, ()
+
     def suggest(self, trial_id: str) -> Any:
         while self._more() and len(self.running) < self.wanted.jobs:
             trial = next_trial(self.study, self.space, self._tell)

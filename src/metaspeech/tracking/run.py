@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metaspeech.errors import Stopped
 from metaspeech.tracking import images
 from metaspeech.tracking.delivery import Delivery, say
 from metaspeech.tracking.execution import Execution, current
@@ -196,7 +197,8 @@ def stage_run(
     try:
         yield run
     except BaseException as error:
-        entry.status = "FAILED" if isinstance(error, Exception) else "KILLED"
+        failed = isinstance(error, Exception) and not isinstance(error, Stopped)
+        entry.status = "FAILED" if failed else "KILLED"
         raise
     finally:
         if sampler:

@@ -43,10 +43,6 @@ class Trials(threading.Thread):
         self._wake = threading.Event()
         self._closing = False
 
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        """Ray Tune writes down all that its search refers to. Of a thread there is nothing to write."""
-        return object, ()
-
     def tell(self, trials: Iterable[Trial]) -> None:
         """All that have ended, those told of before too."""
         if missing_database(self._uri):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from metaspeech.errors import UserError
+from metaspeech.errors import Stopped
 from metaspeech.sweeps import progress
 
 
@@ -24,7 +24,7 @@ class TrialProgress(pl.Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         if trainer.strategy.broadcast(progress.stop_file(self.path).exists()):
-            raise UserError("the sweep has stopped this trial: others did better by now")
+            raise Stopped("the sweep has stopped this trial: others did better by now")
 
 
 def trial_callbacks(item: tuple[str, ...], steps: int) -> list[pl.Callback]:
