@@ -14,7 +14,7 @@ export PATH := $(BIN):$(PATH)
 export PYTHONPATH := src
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro check plan experiments test test-all fuzz lint audit format smoke profile pretrained ui clean clean-all
+.PHONY: help setup repro check plan experiments test test-all fuzz lint audit format smoke profile pretrained study ui clean clean-all
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  make %-11s %s\n", $$1, $$2 }'
@@ -62,6 +62,9 @@ profile: setup ## set params.yaml to a profile: make profile P=smoke|default|pro
 
 pretrained: setup ## make the starts that ship (assets/starts) from nothing, which takes hours: make pretrained [MODEL=tacotron]
 	python -m pipelines.pretrained train $(MODEL)
+
+study: setup ## run the study and write reports/study.md: hours [RUNS="default ..."] [CORPORA="speechocean762=/full/path"]
+	python -m pipelines.study $(RUNS) $(foreach one,$(CORPORA),--corpus '$(one)') --jobs $(JOBS)
 
 # of dvc exp show: params that differ, and the figures M; a name that ends in _to_nearest is no param
 SECTIONS := corpus|prepare|episodes|tacotron|wavenet|pretrain|represent|inner|meta_train|per_algorithm|per_model|adapt|evaluate

@@ -21,7 +21,7 @@ def build_markdown(summary: Summary, title: str) -> str:
         found = findings(summary, system.name)
         lines += [f"## {escaped(system.title)}", "", f"**{escaped(found.headline)}**", ""]
         told = [found.speed, *found.details] if found.speed else found.details
-        lines += [*(f"- {escaped(one)}" for one in told), "", *_table(summary, system), ""]
+        lines += [*(f"- {escaped(one)}" for one in told), "", *main_table(summary, system), ""]
     for sign, checks in (("✗", judge_checks(summary)), ("?", leakage_checks(summary))):
         doubtful = [one for one in checks if not one.passed]
         for one in doubtful:
@@ -35,16 +35,28 @@ def build_markdown(summary: Summary, title: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _table(summary: Summary, system: System) -> list[str]:
-    """As wide in every row, so that it reads without being rendered."""
+def main_table(
+    summary: Summary, system: System, steps: Sequence[int] | None = None, shots: int | None = None
+) -> list[str]:
+    """Lines of a table, as wide in every row, so that it reads without being rendered.
+
+    Args:
+        steps: without, before adaptation and the headline step.
+        shots: support recordings; without, those that findings are about.
+    """
     metrics, better = main_columns(summary, system.name), summary.columns.set_index("name")["better"]
     marked = doubted(summary)
     heads = [f"{summary.label(name, system)} {'✗' if name in marked else ARROWS[better[name]]}" for name in metrics]
     heads += ["did not stop ↓"] if system.acoustic else []
-    steps = [0, system.headline_step]
+    steps = [0, system.headline_step] if steps is None else steps
     rows = [["start", "step", *map(escaped, heads)]]
-    for row in result_rows(summary, system.name, metrics, steps):
+    for row in result_rows(summary, system.name, metrics, steps, shots):
         rows.append([escaped(one) for one in (row.name, row.step, *(_written(cell) for cell in row.cells))])
+    return aligned(rows)
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table; the first row is its head."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     rule = ["-" * width for width in widths]
     return [_line(row, widths) for row in (rows[0], rule, *rows[1:])]
