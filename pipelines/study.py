@@ -49,9 +49,11 @@ def run_all(wanted: list[runs.StudyRun], corpora: dict[str, Path], jobs: int) ->
     params = [run.params(PROFILES, corpora) for run in ready]  # all are looked at before the first hour passes
     for run in absent:
         typer.echo(f"left out: {run.name} needs recordings: --corpus {run.corpus}=FOLDER")
+    latest: dict[str, str] = {}  # corpus -> the run before, whose preparation and pretraining may be the same
     for number, (run, own) in enumerate(zip(ready, params, strict=True), start=1):
         typer.echo(f"\nrun {number} of {len(ready)}, {run.name}: {run.title}")
-        done = workplace.run(Path.cwd(), run.name, own, jobs, tracking_uri(Path.cwd()), RESULTS / run.name)
+        like, latest[run.corpus] = latest.get(run.corpus, ""), run.name
+        done = workplace.run(Path.cwd(), run.name, own, jobs, tracking_uri(Path.cwd()), RESULTS / run.name, like)
         typer.echo(f"run {run.name}: finished ({done.seconds:.0f} s)")
 
 

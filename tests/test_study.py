@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
+import sweeping
+import yaml
 from test_summary import COLUMNS
 
+from metaspeech import config
 from metaspeech.errors import UserError
 from metaspeech.evaluation.judges.base import Column
 from metaspeech.evaluation.summary import summarise
@@ -191,8 +196,8 @@ def test_the_page_of_the_project_says_what_was_found_and_what_was_not_run(result
     image = "study/default-tacotron-similarity.png"
     assert f"({image})" in text
     assert (tmp_path / "reports" / image).read_bytes().startswith(b"\x89PNG")
-    row = next(line for line in text.splitlines() if line.startswith("| MAML") and "| steps" in line)
-    assert "| met" in row
+    assert "- **MAML, steps: met.** query loss 0.500 after 5 steps, transfer's 0.500 after 100" in text
+    assert "- **Transfer, similarity: missed.**" in text
 
 
 @pytest.mark.parametrize(
@@ -223,3 +228,36 @@ def test_a_repetition_that_makes_nothing_keeps_the_time_of_the_first(tmp_path):
     (clone / workplace.KEPT[0]).write_text("second")
     assert workplace.keep(clone, out, "two", 500) == workplace.finished(out) == workplace.Done("two", 500)
     assert (out / "summary.json").read_text() == "second"
+
+
+# A run's place -----------------------------------------------------------------------------------------------------
+
+
+def test_a_run_takes_from_another_what_is_the_same_and_follows_the_project(tmp_path):
+    """Also what DVC's cache of runs has not: outs that persist."""
+    project = sweeping.make_project(tmp_path / "project")
+    pipeline = yaml.safe_load((project / "dvc.yaml").read_text())
+    pipeline["stages"]["corpus"]["outs"] = [{"data/corpus.txt": {"persist": True}}]
+    (project / "dvc.yaml").write_text(yaml.safe_dump(pipeline, sort_keys=False))
+    sweeping.commit(project, "persist")
+    params = config.load(project / "params.yaml")
+    faster = replace(params, inner=replace(params.inner, rate=0.4))
+
+    first = workplace.prepare(project, "first", params)
+    assert ran(first) == {"corpus", "adapt@tacotron-maml-1"}
+    second = workplace.prepare(project, "second", faster, like="first")
+    assert config.load(second / "params.yaml").inner.rate == 0.4
+    assert ran(second) == {"adapt@tacotron-maml-1"}
+
+    (project / "stage.py").write_text((project / "stage.py").read_text() + "# changed\n")
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# the user's own\n")
+    second = workplace.prepare(project, "second", faster)
+    assert (second / "stage.py").read_text().endswith("# changed\n")
+    assert config.load(second / "params.yaml").inner.rate == 0.4
+    assert ran(second) == {"adapt@tacotron-maml-1"}
+    assert ran(workplace.prepare(project, "second", faster)) == set()
+
+
+def ran(clone):
+    """The stages that ``dvc repro`` ran."""
+    return set(re.findall("Running stage '(.*)'", sweeping.run(clone, "dvc", "repro")))

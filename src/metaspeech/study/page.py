@@ -94,7 +94,7 @@ class Writer:
         return f"![{summary.label(metric, summary.system(system))}, {name}]({self.images.name}/{title}.png)"
 
     def answers(self, name: str, system: str, allowed: float) -> str:
-        """Met or missed, a row an algorithm and question. ``allowed``: phoneme error above the recordings'."""
+        """Met or missed, a line an algorithm and question. ``allowed``: phoneme error above the recordings'."""
         found = self._found(name)
         of = _system(found.summary, system, name)
 
@@ -102,13 +102,14 @@ class Writer:
             return targets.intelligibility(one, system, algorithm, allowed)
 
         questions = {**QUESTIONS, "intelligibility": intelligible}
-        rows = [["start", "target", "", "figure"]]
+        lines = []
         for algorithm in found.summary.settings["algorithms"]:
             for question, ask in questions.items():
                 if algorithm != BASELINE or question in ("similarity", "intelligibility"):
                     answer = ask(found, of, algorithm)
-                    rows.append([label(algorithm), question, "met" if answer.met else "missed", escaped(answer.figure)])
-        return "\n".join(aligned(rows))
+                    verdict = f"{label(algorithm)}, {question}: {'met' if answer.met else 'missed'}"
+                    lines.append(f"- **{verdict}.** {escaped(answer.figure)}.")
+        return "\n".join(lines)
 
     def _done(self, name: str) -> Done | None:
         if name not in self.runs:

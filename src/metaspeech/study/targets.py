@@ -69,7 +69,7 @@ def steps(found: Found, system: System, algorithm: str) -> Answer:
         certain = ahead.low > 0 if sign > 0 else ahead.high < 0
         met &= bool(sign * (own.mean() - mark) >= 0) and certain
         told.append(
-            f"{name} {number(own.mean())} after {system.headline_step} steps, {BASELINE}'s {number(mark)} after "
+            f"{name} {number(own.mean())} after {_steps(system.headline_step)}, {BASELINE}'s {number(mark)} after "
             f"{system.steps[-1]}; {_signed(ahead)} against {BASELINE} after as many"
         )
     return Answer(met, "; ".join(told))
@@ -125,8 +125,12 @@ def hidden_cost(found: Found, system: System, algorithm: str) -> Answer:
         met &= difference.high >= 0 if sign > 0 else difference.low <= 0
         told.append(f"{name} {number(own[metric].mean())}, {_signed(difference)} against {BASELINE}'s")
     like = "as like the speaker" if reached else "which comes no closer to the speaker than"
-    place = f"after {step} steps, {like} ({number(means[step])} and {number(own['similarity'].mean())})"
+    place = f"after {_steps(step)}, {like} ({number(means[step])} and {number(own['similarity'].mean())})"
     return Answer(met, f"{'; '.join(told)} {place}")
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'s' * (number != 1)}"
 
 
 def _interval(differences: Any) -> Interval:

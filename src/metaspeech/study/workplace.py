@@ -32,7 +32,9 @@ class Done:
     seconds: float  # of the last time that anything had to be made, all stages that were made then
 
 
-def run(project: Path, name: str, params: config.Params, jobs: int, tracking_uri: str, out: Path) -> Done:
+def run(
+    project: Path, name: str, params: config.Params, jobs: int, tracking_uri: str, out: Path, like: str = ""
+) -> Done:
     """Runs the pipeline up to the report, or as much of it as has not been run yet.
 
     Args:
@@ -42,11 +44,12 @@ def run(project: Path, name: str, params: config.Params, jobs: int, tracking_uri
         jobs: stages at a time; 0: by cores and memory.
         tracking_uri: of the project's MLflow.
         out: folder that gets what tables and figures are made from.
+        like: another run, whose stages serve where they are the same; empty: none.
 
     Raises:
         UserError: a stage has failed; its message has been printed.
     """
-    clone = prepare(project, project / FOLDER / name, params)
+    clone = prepare(project, name, params, like)
     began = time.monotonic()
     command = [sys.executable, "-m", "pipelines.repro", *(["--jobs", str(jobs)] if jobs else [])]
     told = environment({"MLFLOW_TRACKING_URI": tracking_uri})
@@ -60,13 +63,25 @@ def run(project: Path, name: str, params: config.Params, jobs: int, tracking_uri
     return keep(clone, out, str(state(project)), time.monotonic() - began)
 
 
-def prepare(project: Path, folder: Path, params: config.Params) -> Path:
-    """The run's clone, at the project's state of now."""
+def prepare(project: Path, name: str, params: config.Params, like: str = "") -> Path:
+    """The run's clone, at the project's state of now.
+
+    DVC's cache of runs has no stage that can be resumed (``persist`` in dvc.yaml): pretraining, for one. So a new clone
+    begins with the ``dvc.lock`` of the run that it is ``like``, and with the files of which that speaks.
+    """
+    folder = project / FOLDER / name
     folder.mkdir(parents=True, exist_ok=True)
-    if begun(folder) not in (None, state(project)):
+    before = begun(folder)
+    if before not in (None, state(project)):
         _update(project, folder / "project")
-    clone = take(project, folder, params).path
+    snapshot = take(project, folder, params)
+    clone, other = snapshot.path, project / FOLDER / like / "project" / LOCK
     profiles.apply(clone / PARAMS, params)
+    if before is None:
+        if like and other.exists():
+            shutil.copy2(other, clone / LOCK)
+        if (clone / LOCK).exists():
+            snapshot.dvc("checkout", "--quiet", "--force", "--allow-missing", log=folder / "checkout.log")
     return clone
 
 
