@@ -19,10 +19,12 @@ import soundfile
 from metaspeech import config, registry
 from metaspeech.corpora import espeak_worker
 from metaspeech.corpora.espeak import Espeak, deal_texts, read_voices, say
+from metaspeech.corpora.espeak_variants import listed, variant_file
 from metaspeech.errors import UserError
 from metaspeech.text.phrases import capacity
 
 ROOT = Path(__file__).resolve().parents[1]
+DRAWN_17 = "8578646327566f6f112ebe6b1c9aa80c1e698921d9b7b937ff0b7f903d75d335"
 VOICES = ROOT / "assets" / "espeak_voices.csv"
 
 
@@ -167,6 +169,34 @@ def test_an_unknown_variant_is_an_error_not_another_voice(tmp_path: Path) -> Non
     with pytest.raises(UserError, match=r"no voice 'en-us\+nobody'"):
         Espeak().build(settings(path=str(path)), tmp_path / "out", seed=1, workers=1)
     assert not (tmp_path / "out" / "corpus.parquet").exists()
+
+
+def test_a_drawn_voice_is_the_same_on_any_machine_and_unlike_others() -> None:
+    text = variant_file("drawn-17")
+    assert hashlib.sha256(text.encode()).hexdigest() == DRAWN_17
+    assert text.startswith("language variant\nname drawn-17\ngender male\n")
+    (first,), rate = say("drawn-17", 165, 50, ["young dog ran"])
+    (again,), _ = say("drawn-17", 165, 50, ["young dog ran"])
+    (other,), _ = say("drawn-19", 165, 50, ["young dog ran"])
+    assert np.array_equal(first, again)
+    assert 0.5 < len(first) / rate < 3
+    assert len(first) != len(other) or not np.array_equal(first, other)
+
+
+def test_drawn_voices_make_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "drawn.csv"
+    path.write_text(listed(5))
+    voices = read_voices(path)
+    assert [voice.variant for voice in voices] == [f"drawn-{number}" for number in range(5)]
+    assert [voice.gender for voice in voices] == ["f", "m", "f", "m", "f"]
+    info = Espeak().build(settings(path=str(path), speakers=2), tmp_path / "corpus", seed=1, workers=1)
+    assert (info.speakers, info.utterances) == (2, 8)
+
+
+@pytest.mark.parametrize("variant", ["drawn-", "drawn-x", "drawn-1234567", "drawn-1/../x"])
+def test_only_numbers_are_drawn(variant: str) -> None:
+    with pytest.raises(UserError, match="no voice"):
+        say(variant, 165, 50, ["dog"])
 
 
 def test_no_utterances_is_an_error(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from metaspeech import config
 from metaspeech.corpora.base import CorpusInfo, no_rejected, write_corpus
+from metaspeech.corpora.espeak_variants import is_drawn, variant_file
 from metaspeech.errors import UserError
 from metaspeech.parallel import worker_count
 from metaspeech.text.phrases import capacity, phrases
@@ -42,7 +43,7 @@ class Voice:
     """One row of the list of voices."""
 
     speaker: str
-    variant: str  # the name of an eSpeak NG voice variant
+    variant: str  # the name of an eSpeak NG voice variant, or of a drawn one (espeak_variants.py)
     rate: int  # words a minute
     pitch: int  # 0 to 99
     gender: str
@@ -101,6 +102,7 @@ def say(variant: str, rate: int, pitch: int, texts: list[str]) -> tuple[list[np.
         UserError: eSpeak NG is not installed or does not know the voice.
     """
     job = {"voice": f"{LANGUAGE}+{variant}", "rate": rate, "pitch": pitch, "texts": texts}
+    job |= {"variant": variant_file(variant)} if is_drawn(variant) else {}
     command = [sys.executable, str(Path(__file__).with_name("espeak_worker.py"))]
     done = subprocess.run(command, input=json.dumps(job).encode() + b"\n", capture_output=True, check=False)
     if done.returncode != 0:

@@ -5,8 +5,9 @@ process, which imports nothing of this package, and each speaker gets a fresh on
 depend on what other voices said before.
 
 Input, one line of JSON: ``{"voice": "en-us+f2", "rate": 160, "pitch": 50, "texts": ["...", ...]}`` with the rate in
-words a minute and the pitch from 0 to 99. Output: one line of JSON, ``{"sample_rate": ..., "samples": [one count a
-text]}``, then all samples, 16 bit little endian mono. Failure: a message on standard error and exit status 1.
+words a minute and the pitch from 0 to 99; perhaps ``variant``, the content of a file that eSpeak NG has not. Output:
+one line of JSON, ``{"sample_rate": ..., "samples": [one count a text]}``, then all samples, 16 bit little endian mono.
+Failure: a message on standard error and exit status 1.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from __future__ import annotations
 import ctypes
 import json
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import espeakng_loader
 
@@ -31,9 +34,25 @@ Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes
 
 def main() -> int:
     job = json.loads(sys.stdin.readline())
+    with tempfile.TemporaryDirectory() as folder:
+        return speak(job, data_with(job, Path(folder)) if "variant" in job else Path(espeakng_loader.get_data_path()))
+
+
+def data_with(job: dict[str, Any], folder: Path) -> Path:
+    """A folder of eSpeak NG's data in which the job's variant is the only one."""
+    data = folder / "espeak-ng-data"
+    variants = data / "voices" / "!v"
+    variants.mkdir(parents=True)
+    for path in Path(espeakng_loader.get_data_path()).iterdir():
+        if path.name != "voices":
+            (data / path.name).symlink_to(path)
+    (variants / job["voice"].partition("+")[2]).write_text(job["variant"], encoding="utf-8")
+    return data
+
+
+def speak(job: dict[str, Any], data: Path) -> int:
     library = ctypes.CDLL(espeakng_loader.get_library_path())
-    data = espeakng_loader.get_data_path()
-    sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, data.encode(), DO_NOT_EXIT)
+    sample_rate = library.espeak_Initialize(SYNCHRONOUS, 0, str(data).encode(), DO_NOT_EXIT)
     if sample_rate <= 0:
         print("eSpeak NG did not start: its data is missing", file=sys.stderr)
         return 1
@@ -49,7 +68,7 @@ def main() -> int:
     library.espeak_SetSynthCallback(callback)
     # An unknown variant would be ignored without a word.
     variant = job["voice"].partition("+")[2]
-    known = not variant or (Path(data) / "voices" / "!v" / variant).is_file()
+    known = not variant or (data / "voices" / "!v" / variant).is_file()
     if not known or library.espeak_SetVoiceByName(job["voice"].encode()) != 0:
         print(f"eSpeak NG has no voice {job['voice']!r}", file=sys.stderr)
         return 1
