@@ -34,7 +34,8 @@ class Corpus:
     speakers: int = ranged(0, 0)  # at most so many speakers are used; 0: all
     utterances: int = ranged(40, 0)  # espeak: phrases a voice; else at most so many a speaker, 0: all
     vocabulary: int = ranged(30, 6)  # espeak: words that phrases are made of
-    words_per_phrase: int = ranged(3, 1, 12)  # espeak
+    texts: str = ranged("phrases", choices=("phrases", "sentences"))  # espeak
+    words_per_phrase: int = ranged(3, 1, 12)  # espeak; of the longest sentence
 
 
 @dataclass

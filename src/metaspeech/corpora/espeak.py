@@ -28,6 +28,7 @@ from metaspeech.corpora.espeak_variants import is_drawn, variant_file
 from metaspeech.errors import UserError
 from metaspeech.parallel import worker_count
 from metaspeech.text.phrases import capacity, phrases
+from metaspeech.text.sentences import sentences
 
 LANGUAGE = "en-us"
 NOTE = (
@@ -87,6 +88,9 @@ class Espeak:
 def deal_texts(speakers: int, config: config.Corpus, seed: int) -> list[list[str]]:
     """What each speaker says: no phrase twice by one speaker, and none by two while there are enough."""
     each = config.utterances
+    if config.texts == "sentences":
+        pool = sentences(speakers * each, config.vocabulary, config.words_per_phrase, seed)
+        return [pool[row * each : (row + 1) * each] for row in range(speakers)]
     most = capacity(config.vocabulary, config.words_per_phrase)
     pool = phrases(max(each, min(speakers * each, most)), config.vocabulary, config.words_per_phrase, seed)
     return [[pool[(row * each + k) % len(pool)] for k in range(each)] for row in range(speakers)]
