@@ -19,9 +19,11 @@ from typer.testing import CliRunner
 from metaspeech import config, registry
 from metaspeech.data.episodes import EpisodeSpec, read_episodes
 from metaspeech.data.prepare import prepare_corpus
-from metaspeech.data.store import Store
+from metaspeech.data.statistics import read_statistics
+from metaspeech.data.store import Features, Store
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
+from metaspeech.text.frontend import Frontend
 from metaspeech.training import starts
 from metaspeech.training.checkpoint import load_model, read_card
 from metaspeech.training.joint_learner import JointLearner
@@ -280,3 +282,15 @@ def test_the_starts_that_ship_fit_the_default_params(model):
     assert start.card["training"]["data_seed"] == config.Params().data_seed
     prepare = config.Params().prepare
     assert start.card["features"] == {name: getattr(prepare, name) for name in start.card["features"]}
+
+
+@pytest.mark.parametrize("text", ["characters", "phonemes"])
+def test_a_vocoder_reads_mels_whatever_the_text_is_read_as(text):
+    start = starts.read_start(REPO / "assets/starts/wavenet", "wavenet")
+    params = config.Params(prepare=config.Prepare(text=text))
+    numbers = read_statistics(REPO / "assets/mel_statistics.json", params.prepare)
+    features = Features(vars(params.prepare), Frontend(text).symbols, numbers.mel_mean, numbers.mel_std)
+    starts.check_fit(start, params, features)
+    slower = Features(vars(params.prepare) | {"hop": 200}, features.symbols, numbers.mel_mean, numbers.mel_std)
+    with pytest.raises(UserError, match="prepare.hop: 200"):
+        starts.check_fit(start, params, slower)

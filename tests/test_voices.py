@@ -283,6 +283,8 @@ def test_a_card_of_an_earlier_version_is_refused_with_a_way_out(tmp_path):
 def test_the_starts_go_together_and_other_statistics_do_not():
     one, other = read_any(STARTS / "tacotron"), read_any(STARTS / "wavenet")
     assert same_features(one, other)
+    other.features.settings["text"] = "phonemes"
+    assert same_features(one, other), "a vocoder reads mels alone"
     other.features.mel_mean[3] += 1
     assert not same_features(one, other)
     assert prepare_settings(one.features).trim_db == 40

@@ -1,7 +1,7 @@
 """Sentences with function words, of changing length: what a model hears that is to read any text.
 
-They are grammatical and mean nothing. Content words are dealt like cards, class by class, so that all occur about equally
-often; function words come as often as they do.
+They are all but grammatical and mean nothing. Content words are dealt like cards, class by class, so that none is rare;
+function words are frequent, as they are.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from metaspeech.text.words import word_list
 
 LEAST = 4  # words: no sentence is one of the phrases of three words
 TRIES = 200  # for one more sentence that is new
-FUNCTION: dict[str, list[str]] = {
-    "determiner": "the the the the a a my your his her our their this that some every no another".split(),
-    "subject": "i you he she we they it who everyone nobody someone".split(),
-    "object": "me you him her us them it everything something".split(),
-    "preposition": "in on under near with from to by about over after before into of for at without between".split(),
-    "joint": "and but or because when if while so before since although that".split(),
-    "auxiliary": "had have would could should might must never always also just".split(),
-    "opening": "now then here there today yes well perhaps sometimes once".split(),
+_FUNCTION = {
+    "determiner": "the the the the a a my your his her our their this that some every no another",
+    "subject": "i you he she we they it who everyone nobody someone",
+    "object": "me you him her us them it everything something",
+    "preposition": "in on under near with from to by about over after before into of for at without between",
+    "joint": "and but or because when if while so before since although that",
+    "auxiliary": "had have would could should might must never always also just",
+    "opening": "now then here there today yes well perhaps sometimes once",
 }
+FUNCTION = {kind: words.split() for kind, words in _FUNCTION.items()}
 
 
 def sentences(count: int, vocabulary: int, most: int, seed: int) -> list[str]:

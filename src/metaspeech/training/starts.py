@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from metaspeech.audio.features import SETTINGS
 from metaspeech.config import Params, weight_settings
 from metaspeech.data.episodes import EpisodeSpec
-from metaspeech.data.store import Features, Store
+from metaspeech.data.store import Features
 from metaspeech.data.texts import phrase
 from metaspeech.errors import UserError
+from metaspeech.registry import MODELS, resolve
 
+TEXT = "text"  # of the features, the one that says nothing of the mel
 WEIGHTS, CARD = "model.safetensors", "card.json"
 _WAY_OUT = "Set pretrain.init to none, and pretrain.steps to what training from nothing needs"
 
@@ -85,21 +87,23 @@ def read_start(folder: Path, model: str) -> Start:
     return start
 
 
-def check_fit(start: Start, params: Params, store: Store) -> None:
+def check_fit(start: Start, params: Params, store: Features) -> None:
     """Raises UserError for the first in which model or features differ from those of the start."""
     card, model = start.card, start.card["model"]
+    reads_text = resolve(MODELS, model).role == "acoustic"
+    passed_over = set() if reads_text else {TEXT}
     kinds = (
         (f"{model}.", card["settings"], weight_settings(params, model)),
         ("prepare.", card["features"], features_of(store)),
     )
     for prefix, then, now in kinds:
-        for key in sorted({*then, *now}):
+        for key in sorted({*then, *now} - passed_over):
             if then.get(key) != now.get(key):
                 raise UserError(
                     f"{prefix}{key}: {now.get(key)!r}, but {start.folder} was trained with {then.get(key)!r}. "
                     f"Set it back. Or: {_WAY_OUT}"
                 )
-    if card["symbols"] != store.symbols:
+    if reads_text and card["symbols"] != store.symbols:
         raise UserError(f"the symbol table is not the one that {start.folder} was trained with. {_WAY_OUT}")
     if card["statistics"] != statistics_digest(store):
         raise UserError(
@@ -158,7 +162,7 @@ def half(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def features_of(store: Features) -> dict[str, Any]:
     """What log-mels and symbols were made with."""
-    return {name: store.settings[name] for name in (*SETTINGS, "text")}
+    return {name: store.settings[name] for name in (*SETTINGS, TEXT)}
 
 
 def statistics_digest(store: Features) -> str:
