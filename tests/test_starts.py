@@ -292,5 +292,5 @@ def test_a_vocoder_reads_mels_whatever_the_text_is_read_as(text):
     features = Features(vars(params.prepare), Frontend(text).symbols, numbers.mel_mean, numbers.mel_std)
     starts.check_fit(start, params, features)
     slower = Features(vars(params.prepare) | {"hop": 200}, features.symbols, numbers.mel_mean, numbers.mel_std)
-    with pytest.raises(UserError, match="prepare.hop: 200"):
+    with pytest.raises(UserError, match=r"prepare\.hop: 200"):
         starts.check_fit(start, params, slower)
