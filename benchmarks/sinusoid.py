@@ -127,7 +127,7 @@ def train(recipe: Recipe, seed: int) -> tuple[MetaAlgorithm, ModelLoss, Paramete
     model = Sinusoid()
     loss_fn, start = loss_function(model), parameters_of(model)
     leaves = {key: nn.Parameter(value.clone()) for key, value in (start | algorithm.learned(loss_fn, start)).items()}
-    optimiser, schedule = algorithm.optimiser(list(leaves.values()), params.meta_train, recipe.outer)
+    optimiser, schedule = algorithm.optimiser(leaves, params.meta_train, recipe.outer)
     for step in range(recipe.outer):
         first = 10**6 * (seed + 1) + step * recipe.tasks
         seeds, at = range(first, first + recipe.tasks), OuterStep(step, recipe.outer)

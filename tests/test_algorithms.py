@@ -64,7 +64,7 @@ def test_reptile_by_hand():
     algorithm = Reptile(InnerLoop(steps=1, rate=0.5))
     assert outer(algorithm, Point((1, 2, 3)), Point((4, 5, 6))) == [11.5, 23.0, 34.5]
     weight = torch.nn.Parameter(torch.tensor([2.0, 3.0, 5.0]))
-    optimiser, schedule = algorithm.optimiser([weight], MetaTrain(reptile_rate=0.5), total_steps=2)
+    optimiser, schedule = algorithm.optimiser({"weight": weight}, MetaTrain(reptile_rate=0.5), total_steps=2)
     for expected in ([-3.75, -8.5, -12.25], [-6.625, -14.25, -20.875]):
         weight.grad = torch.tensor([11.5, 23.0, 34.5])
         optimiser.step()
@@ -185,6 +185,21 @@ def test_mamlpp_counts_what_it_evaluates():
     assert [algorithm.evaluations(OuterStep(index, 4)) for index in range(4)] == [6, 6, 4, 4]
     settings = MetaTrain(gradient_evaluations=240, meta_batch=2)
     assert algorithm.outer_steps(settings) == 24  # 12 steps of 12 gradients, 12 of 8
+
+
+def test_mamlpp_moves_rates_faster_than_weights():
+    """Adam's first step is as large as its rate, whatever the gradient."""
+    algorithm = MamlPlusPlus(InnerLoop(steps=2, rate=0.1), rates_rate=0.05)
+    leaves = {"w": torch.nn.Parameter(torch.ones(3)), "inner/rates/w": torch.nn.Parameter(torch.zeros(2))}
+    optimiser, schedule = algorithm.optimiser(leaves, MetaTrain(rate=0.001), total_steps=10)
+    for value in leaves.values():
+        value.grad = torch.full_like(value, 0.3)
+    optimiser.step()
+    assert leaves["w"].tolist() == pytest.approx([0.999] * 3)
+    assert leaves["inner/rates/w"].tolist() == pytest.approx([-0.05] * 2)
+    for _ in range(10):
+        schedule.step()
+    assert [group["lr"] for group in optimiser.param_groups] == pytest.approx([1e-5] * 2), "both are annealed"
 
 
 def test_conjugate_gradients_solve():

@@ -170,6 +170,7 @@ class Mamlpp:
 
     multi_step: float = ranged(0.5, 0, 1)  # share of meta-training in which the loss after every inner step counts
     first_order: float = ranged(0.25, 0, 1)  # share of meta-training, at first, with first-order gradients
+    rates_rate: float = ranged(0.02, 1e-8, 10)  # outer rate of the logarithms of inner rates
 
 
 @dataclass

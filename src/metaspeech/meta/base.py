@@ -160,10 +160,10 @@ class MetaAlgorithm(ABC):
         return next(islice(self.adaptation(loss_fn, params, episode, rate), steps, None))
 
     def optimiser(
-        self, parameters: Sequence[Tensor], settings: config.MetaTrain, total_steps: int
+        self, parameters: Mapping[str, Tensor], settings: config.MetaTrain, total_steps: int
     ) -> tuple[Optimizer, LRScheduler]:
-        """The outer optimiser: Adam at a constant rate unless the algorithm says otherwise."""
-        optimiser = Adam(parameters, lr=settings.rate)
+        """The outer optimiser of all meta-parameters: Adam at a constant rate unless the algorithm says otherwise."""
+        optimiser = Adam(parameters.values(), lr=settings.rate)
         return optimiser, LambdaLR(optimiser, lambda step: 1.0)
 
     def gradient_evaluations(self, outer_steps: int, meta_batch: int) -> int:

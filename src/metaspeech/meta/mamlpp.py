@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Self
+from typing import Any, Self
 
 from torch import Tensor
 from torch.optim import Adam, Optimizer
@@ -21,6 +21,7 @@ from metaspeech.models.base import LossFn, Parameters, second_order
 
 LEAST_WEIGHT = 0.03  # of a loss that is not the last, times 1 / K
 FINAL_RATE = 1e-5  # of the outer optimiser
+RATES = f"{LEARNED}rates/"
 
 
 class RateOfLayerAndStep:
@@ -47,16 +48,19 @@ class MamlPlusPlus(MetaAlgorithm):
     Args:
         multi_step: share of meta-training over which the losses after all steps fade out (E of the paper).
         first_order: share of meta-training, at its beginning, with first-order gradients.
+        rates_rate: outer rate of the logarithms of inner rates.
     """
 
-    def __init__(self, inner: InnerLoop, multi_step: float = 0.5, first_order: float = 0.25) -> None:
+    def __init__(
+        self, inner: InnerLoop, multi_step: float = 0.5, first_order: float = 0.25, rates_rate: float = 0.02
+    ) -> None:
         super().__init__(replace(inner, rates=RateOfLayerAndStep()))
-        self.multi_step, self.first_order = multi_step, first_order
+        self.multi_step, self.first_order, self.rates_rate = multi_step, first_order, rates_rate
 
     @classmethod
     def from_params(cls, params: config.Params) -> Self:
         settings = params.per_algorithm.mamlpp
-        return cls(InnerLoop.from_config(params.inner), settings.multi_step, settings.first_order)
+        return cls(InnerLoop.from_config(params.inner), settings.multi_step, settings.first_order, settings.rates_rate)
 
     def evaluations(self, at: OuterStep) -> int:
         return self.inner.steps + sum(weight > 0 for weight in self.weights(at))
@@ -75,9 +79,13 @@ class MamlPlusPlus(MetaAlgorithm):
             )  # fmt: skip
 
     def optimiser(
-        self, parameters: Sequence[Tensor], settings: config.MetaTrain, total_steps: int
+        self, parameters: Mapping[str, Tensor], settings: config.MetaTrain, total_steps: int
     ) -> tuple[Optimizer, LRScheduler]:
-        optimiser = Adam(parameters, lr=settings.rate)
+        """Rates have an outer rate of their own: at that of the weights they would hardly move."""
+        rates = [value for name, value in parameters.items() if name.startswith(RATES)]
+        others = [value for name, value in parameters.items() if not name.startswith(RATES)]
+        groups: list[dict[str, Any]] = [{"params": others}, {"params": rates, "lr": self.rates_rate}]
+        optimiser = Adam(groups, lr=settings.rate)
         return optimiser, CosineAnnealingLR(optimiser, max(1, total_steps), eta_min=min(FINAL_RATE, settings.rate))
 
 
@@ -92,4 +100,4 @@ def multi_step_weights(steps: int, epoch: int, epochs: int) -> list[float]:
 
 
 def _name(variable: str) -> str:
-    return f"{LEARNED}rates/{variable}"
+    return f"{RATES}{variable}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor
 from torch.optim import SGD, Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
@@ -39,7 +37,7 @@ class Reptile(MetaAlgorithm):
         return TaskGradient(moved, before.detach(), last.detach())
 
     def optimiser(
-        self, parameters: Sequence[Tensor], settings: config.MetaTrain, total_steps: int
+        self, parameters: Mapping[str, Tensor], settings: config.MetaTrain, total_steps: int
     ) -> tuple[Optimizer, LRScheduler]:
-        optimiser = SGD(parameters, lr=settings.reptile_rate)
+        optimiser = SGD(parameters.values(), lr=settings.reptile_rate)
         return optimiser, LambdaLR(optimiser, lambda step: 1 - step / total_steps)

@@ -86,8 +86,7 @@ class MetaLearner(pl.LightningModule):
         self.log_dict({"validation_before": before / episodes, "validation_after": after / episodes})
 
     def configure_optimizers(self) -> Any:
-        parameters = list(self.meta_parameters.values())
-        optimiser, schedule = self.algorithm.optimiser(parameters, self.settings, self.total_steps)
+        optimiser, schedule = self.algorithm.optimiser(self.meta_parameters, self.settings, self.total_steps)
         return [optimiser], [schedule]
 
     def _length(self, episode: Episode) -> int:
