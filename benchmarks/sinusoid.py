@@ -84,7 +84,7 @@ RECIPES = {  # the outer steps of published set-ups, cut to what a core does in 
     "maml": Recipe("maml", 8000, 1),
     "maml, 5 steps": Recipe("maml", 4000, 5),
     "meta_sgd": Recipe("meta_sgd", 8000, 1),
-    "mamlpp": Recipe("mamlpp", 4000, 5),
+    "mamlpp": Recipe("mamlpp", 4000, 5, own=(("multi_step", 1.0), ("first_order", 0.0), ("rates_rate", 0.05))),
     "imaml": Recipe("imaml", 400, 16, 0.01, tasks=5, own=(("strength", 0.5), ("solver_steps", 5), ("damping", 10.0))),
 }
 APART = ("imaml",)  # its solver's steps are not those of each task when tasks are solved together
