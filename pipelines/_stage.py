@@ -249,11 +249,11 @@ def _stop(name: str, item: tuple[str, ...], message: str) -> None:
 
 
 def _disk_full(error: BaseException | None) -> bool:
-    """Also through libraries that only keep the text of the operating system's error."""
+    """Or a limit on files is reached. Also through libraries that keep the text of the system's error alone."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return True
-        if "no space left on device" in str(error).lower():
+        if any(said in str(error).lower() for said in ("no space left on device", "file too large")):
             return True
         error = error.__cause__ or error.__context__
     return False
@@ -264,6 +264,7 @@ def _disk_message(error: BaseException) -> str:
     folder = Path(named).parent if isinstance(named, str) else Path.cwd()
     free = shutil.disk_usage(folder if folder.is_dir() else Path.cwd()).free / 2**20
     return (
-        f"the disk that holds {folder} is full ({free:.0f} MiB free). What was finished before is intact. Free some "
-        "space ('dvc gc --workspace' drops results of earlier runs) and start again: it goes on where it stopped."
+        f"the disk that holds {folder} is full ({free:.0f} MiB free), or files may not be as large. What was finished "
+        "before is intact. Free some space ('dvc gc --workspace' drops results of earlier runs) and start again: it "
+        "goes on where it stopped."
     )

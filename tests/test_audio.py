@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 from pathlib import Path
 
 import librosa
@@ -179,3 +182,26 @@ def test_silence_and_clipping_are_recognised() -> None:
     assert level.clipped_share(np.clip(syllables(0.5) * 100, -1, 1)) > 0.5
     assert level.clipped_share(syllables(0.5)) == 0
     assert level.clipped_share(np.zeros(0)) == 0
+
+
+FULL = """
+import resource, signal, sys
+import numpy as np
+from metaspeech.audio import io
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    io.write(sys.argv[1], np.random.default_rng(0).uniform(-1, 1, 16000), 16000)
+except OSError as error:
+    print(error.errno)
+"""
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg"])
+def test_sound_that_does_not_fit_says_why_and_leaves_nothing(tmp_path, suffix):
+    """With a limit on the size of files, which fails where a full disk does."""
+    path = tmp_path / f"full.{suffix}"
+    done = subprocess.run([sys.executable, "-c", FULL, str(path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(errno.EFBIG)
+    assert list(tmp_path.iterdir()) == []

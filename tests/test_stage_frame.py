@@ -93,6 +93,7 @@ def test_the_records_to_mirror_are_those_that_the_params_ask_for(project):
     [
         (UserError("metadata.csv: no column 'speaker'. Add it"), "metadata.csv: no column 'speaker'. Add it"),
         (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "data/prepared/mel-00000.npy"), "data/prepared is full"),
+        (OSError(errno.EFBIG, os.strerror(errno.EFBIG)), "or files may not be as large"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "is full"),
     ],
 )

@@ -104,6 +104,15 @@ def test_a_stream_is_a_wav_with_the_note_that_any_reader_takes(project):
     assert len(raw) == 2 * len(streamed)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here that is always full")
+def test_a_stream_that_nobody_can_take_is_one_message(project):
+    command = [sys.executable, "-m", "metaspeech.cli", "say", "--voice", "anna", "boy made bath", "-o", "-"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: standard output: cannot be written: No space left on device"
+
+
 def test_the_header_of_a_stream_by_the_book():
     """RIFF, WAVE, fmt, LIST INFO ICMT of even length, data: Multimedia Programming Interface 1.0, chapter 3."""
     head = wav.stream_header(16000, "odd")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -78,9 +79,10 @@ def read(path: Path | str, start: int | None = None, stop: int | None = None) ->
 
 def write(path: Path | str, samples: np.ndarray, rate: int) -> None:
     """Writes (samples,) float in [-1, 1] as 16 bit, atomically. The suffix chooses the format: .wav, .flac, .ogg."""
-    path = Path(path)
+    path, encoded = Path(path), BytesIO()  # libsndfile does not say why it could not write to a file
+    soundfile.write(encoded, np.clip(np.asarray(samples), -1, 1), rate, format=path.suffix.removeprefix("."))
     with replacing(path) as temporary:
-        soundfile.write(temporary, np.clip(np.asarray(samples), -1, 1), rate)
+        temporary.write_bytes(encoded.getvalue())
 
 
 def _reason(error: Exception) -> str:

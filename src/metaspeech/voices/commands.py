@@ -141,8 +141,10 @@ def say(
         for one in spoken:
             sys.stdout.buffer.write(wav.as_pcm(one.samples))
             sys.stdout.buffer.flush()
-    except BrokenPipeError:  # who listens has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing can be flushed when the process ends
+        if not isinstance(error, BrokenPipeError):  # then who listens has gone
+            raise UserError(f"standard output: cannot be written: {error.strerror}") from None
 
 
 @voices.command("list")
