@@ -62,7 +62,7 @@ def folders(given: list[str]) -> dict[str, Path]:
     found = {}
     for one in given:
         name, _, folder = one.partition("=")
-        if not name or not Path(folder).is_dir():
+        if not (name and folder) or not Path(folder).is_dir():
             raise UserError(f"--corpus {one}: expected NAME=FOLDER, with a folder of recordings that is there")
         found[name] = Path(folder).absolute()
     return found

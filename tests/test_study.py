@@ -11,6 +11,7 @@ import pytest
 import sweeping
 import yaml
 from test_summary import COLUMNS
+from typer.testing import CliRunner
 
 from metaspeech import config
 from metaspeech.errors import UserError
@@ -20,7 +21,7 @@ from metaspeech.evaluation.systems import System
 from metaspeech.study import page, targets, workplace
 from metaspeech.study.runs import chosen, read_runs
 from metaspeech.study.targets import Found
-from pipelines.study import PROFILES, STUDY, TEMPLATE
+from pipelines.study import PROFILES, STUDY, TEMPLATE, app, run_all
 
 STEPS = (0, 5, 100)
 SYSTEM = System("tacotron", None, STEPS, 5, "Query loss", "Of training.")
@@ -170,6 +171,18 @@ def test_a_value_that_params_may_not_have_names_the_run(tmp_path):
 def test_a_run_that_is_not_there_is_named():
     with pytest.raises(UserError, match=r"no run 'other'\. It has: default"):
         chosen(read_runs(STUDY), ["other"])
+
+
+@pytest.mark.parametrize("given", ["mine", "mine=", "=/tmp", "mine=/nowhere"])
+def test_recordings_that_are_not_there_are_named(given):
+    done = CliRunner().invoke(app, ["--corpus", given])
+    assert done.exit_code == 2
+    assert f"error: --corpus {given}: expected NAME=FOLDER" in done.output
+
+
+def test_a_run_without_its_recordings_is_left_out(capsys):
+    run_all([run for run in read_runs(STUDY) if run.corpus], {}, jobs=1)
+    assert "left out: speechocean needs recordings: --corpus speechocean762=FOLDER" in capsys.readouterr().out
 
 
 # The page ------------------------------------------------------------------------------------------------------------
