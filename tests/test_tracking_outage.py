@@ -479,3 +479,32 @@ def test_two_processes_never_deliver_the_same_folder(root):
         (own,) = waiting(root)
         assert not own.hold(), "the process that logs has it"
         assert isinstance(own, Spool)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from metaspeech.tracking import Execution, stage_run
+root = Path(sys.argv[1])
+execution = Execution("c0ffee", False, "full", "", "12345678", ())
+def log(stage):
+    with stage_run(stage, record=root / "r.json", root=root, execution=execution) as run:
+        run.log_metrics({"loss": 1.0}, step=1)
+log("prepare")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+log("episodes")
+"""
+
+
+def test_a_database_that_cannot_grow_is_said_in_a_line_and_nothing_is_lost(tmp_path):
+    """With a limit on the size of files, which stands for a full disk."""
+    environment = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+    environment |= {"PYTHONPATH": str(REPO / "src")}
+    command = [sys.executable, "-c", FULL, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "The stage goes on; what it logs is kept in .metaspeech/spool" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "delivered" in deliver(tmp_path)
+    assert the_run(f"sqlite:///{tmp_path}/mlflow.db", "full", "episodes").data.metrics["loss"] == 1.0
