@@ -250,12 +250,12 @@ def damages(item: str) -> list[tuple[str, Damage, tuple[str, ...]]]:
     ]
 
 
-def damage(reference: Path, scratch: Path) -> list[Row]:
-    """Each in the same copy: after a trial its files are put back, or DVC does it."""
+def damage(reference: Path, scratch: Path, only: str) -> list[Row]:
+    """Each in a fresh copy; those alone whose name has ``only`` in it."""
     item = next(path.name for path in sorted((reference / "models" / "meta_train").glob("tacotron-*")))
     folder = scratch / "damaged"
     rows = []
-    for tried, harm, command in damages(item):
+    for tried, harm, command in [one for one in damages(item) if only in one[0]]:
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(reference, folder, symlinks=True)
         expected = hashes(folder)
@@ -329,6 +329,7 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--each", type=int, default=4, help="kills in one project")
+    parser.add_argument("--only", default="", help="of damage, the trials whose name has this in it")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--table", type=Path, help="where to write the rows as JSON")
     arguments = parser.parse_args()
@@ -339,7 +340,7 @@ def main() -> None:
     if "fuzz" in arguments.parts:
         rows += fuzz(made, scratch, arguments.seed)
     if "damage" in arguments.parts:
-        rows += damage(made, scratch)
+        rows += damage(made, scratch, arguments.only)
     if "kills" in arguments.parts:
         rows += kills(made, scratch, arguments.kills, arguments.each, arguments.seed)
     if arguments.table:

@@ -25,21 +25,18 @@ def write(path: Path, samples: np.ndarray, rate: int, note: str) -> None:
     """
     if path.suffix.lower() not in AUDIO_SUFFIXES:
         raise UserError(f"{path}: expected a name that ends in {', '.join(AUDIO_SUFFIXES)}")
+    content = encoded(samples, rate, note, path.suffix[1:].upper())
     try:
-        with (
-            replacing(path) as temporary,
-            soundfile.SoundFile(temporary, "w", rate, channels=1, format=path.suffix[1:].upper()) as file,
-        ):
-            file.comment = note
-            file.write(np.clip(samples, -1, 1))
-    except (OSError, soundfile.LibsndfileError) as error:
-        raise UserError(f"{path}: cannot be written: {error}") from None
+        with replacing(path) as temporary:
+            temporary.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
 
 
-def encoded(samples: np.ndarray, rate: int, note: str) -> bytes:
-    """What :func:`write` writes to a .wav."""
+def encoded(samples: np.ndarray, rate: int, note: str, kind: str = "WAV") -> bytes:
+    """What :func:`write` writes to a file of this kind: WAV, FLAC or OGG."""
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, channels=1, format="WAV") as file:
+    with soundfile.SoundFile(buffer, "w", rate, channels=1, format=kind) as file:
         file.comment = note
         file.write(np.clip(samples, -1, 1))
     return buffer.getvalue()
