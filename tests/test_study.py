@@ -125,6 +125,24 @@ def test_a_judge_that_fails_its_own_checks_is_not_quoted():
     assert "which comes no closer to the speaker than" in answer.figure
 
 
+@pytest.mark.parametrize(
+    ("ask", "doubted"),
+    [
+        (targets.steps, ["similarity"]),
+        (targets.similarity, ["similarity"]),
+        (targets.hidden_cost, ["similarity"]),
+        (targets.hidden_cost, ["mos", "phoneme_error"]),
+        (lambda *of: targets.intelligibility(*of, allowed=1.0), ["phoneme_error"]),
+    ],
+)
+def test_nothing_is_met_by_the_word_of_a_judge_that_fails_its_checks(ask, doubted):
+    best = start(loss=(1.0, 0.1, 0.1), similarity=(0.6, 0.95, 0.95), phoneme_error=(0.4, 0.1, 0.1), mos=(3, 5, 5))
+    assert ask(found(best), SYSTEM, "maml").met
+    answer = ask(found(best, doubted=doubted), SYSTEM, "maml")
+    assert not answer.met
+    assert "its judge fails its own checks here" in answer.figure
+
+
 def test_what_was_not_measured_is_said():
     with pytest.raises(UserError, match="nothing of tacotron, anil, 5 shots, step 5"):
         targets.steps(found(start()), SYSTEM, "anil")

@@ -42,6 +42,10 @@ class Found:
             raise UserError(f"the run has nothing of {system.name}, {algorithm}, {shots} shots, step {step}")
         return rows.set_index("speaker")
 
+    def trusted(self, metric: str) -> bool:
+        """Whether it was measured, by a judge that passed its own checks."""
+        return metric in self.speakers and bool(self.summary.columns.set_index("name")["trusted"].get(metric, False))
+
     def real(self) -> pd.DataFrame:
         """A row a speaker: the recordings."""
         rows: pd.DataFrame = self.speakers[(self.speakers["model"] == "") & (self.speakers["algorithm"] == REAL)]
@@ -56,13 +60,20 @@ class Answer:
     figure: str
 
 
+def doubtful(name: str) -> str:
+    return f"{name}: its judge fails its own checks here"
+
+
 def steps(found: Found, system: System, algorithm: str) -> Answer:
     """At the headline step as good as the baseline at its last one, and certainly better than the baseline there.
 
     By query loss and speaker similarity, both of them.
     """
-    told, met = [], True
+    told, met = list[str](), True
     for metric, name, sign in (("loss", "query loss", -1), ("similarity", "similarity", 1)):
+        if not found.trusted(metric):
+            told, met = [*told, doubtful(name)], False
+            continue
         own = found.of(system, algorithm, system.headline_step)[metric]
         mark = found.of(system, BASELINE, system.steps[-1])[metric].mean()
         ahead = _interval(own - found.of(system, BASELINE, system.headline_step)[metric])
@@ -77,6 +88,8 @@ def steps(found: Found, system: System, algorithm: str) -> Answer:
 
 def similarity(found: Found, system: System, algorithm: str, share: float = 0.7) -> Answer:
     """So far on the way from the similarity of other speakers' recordings to that of the speaker's own."""
+    if not found.trusted("similarity"):
+        return Answer(False, doubtful("similarity"))
     own, real = found.of(system, algorithm, system.headline_step)["similarity"], found.real()
     paired = pd.DataFrame({"own": own, "real": real["similarity"], "other": real["impostor_similarity"]}).dropna()
     way = _share(paired.to_numpy(float))
@@ -94,6 +107,8 @@ def similarity(found: Found, system: System, algorithm: str, share: float = 0.7)
 
 def intelligibility(found: Found, system: System, algorithm: str, allowed: float, stops: float = 0.02) -> Answer:
     """Phoneme error at most so far above that of the recordings, and fewer syntheses than ``stops`` without an end."""
+    if not found.trusted("phoneme_error"):
+        return Answer(False, doubtful("phoneme error"))
     own = found.of(system, algorithm, system.headline_step)
     above = _interval(own["phoneme_error"] - found.real()["phoneme_error"])
     failures = own["stop_failures"].sum() / max(1, own["utterances"].sum())
@@ -110,16 +125,18 @@ def hidden_cost(found: Found, system: System, algorithm: str) -> Answer:
     That is the baseline's first step with at least the similarity of the algorithm at the headline step, or its step of
     the highest similarity.
     """
+    if not found.trusted("similarity"):
+        return Answer(False, doubtful("similarity"))
     own = found.of(system, algorithm, system.headline_step)
     means = {step: found.of(system, BASELINE, step)["similarity"].mean() for step in system.steps}
     reached = [step for step, mean in means.items() if mean >= own["similarity"].mean()]
     step = reached[0] if reached else max(means, key=lambda one: means[one])
     other = found.of(system, BASELINE, step)
-    trusted = found.summary.columns.set_index("name")["trusted"]
-    told, met = [], True
+    heard = [metric for metric in ("mos", "phoneme_error") if found.trusted(metric)]
+    told, met = [], bool(heard)
     for metric, name, sign in (("mos", "predicted opinion", 1), ("phoneme_error", "phoneme error", -1)):
-        if metric not in own or not trusted.get(metric, False):
-            told.append(f"{name}: its judge fails its own checks here")
+        if metric not in heard:
+            told.append(doubtful(name))
             continue
         difference = _interval(own[metric] - other[metric])
         met &= difference.high >= 0 if sign > 0 else difference.low <= 0

@@ -7,7 +7,6 @@ DVC finds to be made from the same things is not made again.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from metaspeech import config, profiles
 from metaspeech.errors import UserError
+from metaspeech.files import replacing
 from metaspeech.sweeps.snapshot import BEGUN, LOCK, PARAMS, begun, environment, git, state, take
 
 FOLDER = Path(".metaspeech/study")
@@ -91,13 +91,11 @@ def keep(clone: Path, out: Path, code: str, seconds: float) -> Done:
     before = finished(out)
     same = before and all(_same(clone / name, out / Path(name).name) for name in KEPT[:1])
     for name in KEPT:
-        made = out / f".{Path(name).name}"
-        shutil.copy2(clone / name, made)
-        os.replace(made, out / Path(name).name)
+        with replacing(out / Path(name).name) as temporary:
+            shutil.copy2(clone / name, temporary)
     done = Done(code, before.seconds if before and same else round(seconds, 1))
-    temporary = out / f".{DONE}"
-    temporary.write_text(json.dumps(asdict(done), indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, out / DONE)
+    with replacing(out / DONE) as temporary:
+        temporary.write_text(json.dumps(asdict(done), indent=1) + "\n", encoding="utf-8")
     return done
 
 

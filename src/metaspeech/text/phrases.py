@@ -32,7 +32,7 @@ def phrases(count: int, vocabulary: int, words_per_phrase: int, seed: int) -> li
     Raises:
         UserError: the word list is shorter than ``vocabulary``, or that many words make fewer phrases.
     """
-    classes = _classes(vocabulary)
+    classes = word_classes(vocabulary)
     templates = _templates(words_per_phrase, classes)
     most = _capacity(templates, classes)
     if count > most:
@@ -49,11 +49,12 @@ def phrases(count: int, vocabulary: int, words_per_phrase: int, seed: int) -> li
 
 def capacity(vocabulary: int, words_per_phrase: int) -> int:
     """How many distinct phrases there are."""
-    classes = _classes(vocabulary)
+    classes = word_classes(vocabulary)
     return _capacity(_templates(words_per_phrase, classes), classes)
 
 
-def _classes(vocabulary: int) -> dict[str, list[str]]:
+def word_classes(vocabulary: int) -> dict[str, list[str]]:
+    """The first ``vocabulary`` words by their class. Raises UserError when there are fewer."""
     words = word_list()
     if vocabulary > len(words):
         raise UserError(f"corpus.vocabulary: {vocabulary} is more than the {len(words)} words that there are")

@@ -10,7 +10,7 @@ import random
 from collections import defaultdict
 
 from metaspeech.errors import UserError
-from metaspeech.text.words import word_list
+from metaspeech.text.phrases import word_classes
 
 LEAST = 4  # words: no sentence is one of the phrases of three words
 TRIES = 200  # for one more sentence that is new
@@ -62,13 +62,8 @@ class _Deal:
     """Draws parts of sentences."""
 
     def __init__(self, vocabulary: int, draw: random.Random) -> None:
-        known = word_list()
-        if vocabulary > len(known):
-            raise UserError(f"corpus.vocabulary: {vocabulary} is more than the {len(known)} words that there are")
-        self._classes: dict[str, list[str]] = defaultdict(list)
-        for word, kind in known[:vocabulary]:
-            self._classes[kind].append(word)
-        lacking = [kind for kind in ("noun", "verb", "modifier", "adverb") if not self._classes[kind]]
+        self._classes = word_classes(vocabulary)
+        lacking = [kind for kind in ("noun", "verb", "modifier", "adverb") if kind not in self._classes]
         if lacking:
             raise UserError(f"corpus.vocabulary: the first {vocabulary} words have no {lacking[0]}. Raise it")
         self._stacks: dict[str, list[str]] = defaultdict(list)
