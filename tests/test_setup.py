@@ -79,6 +79,7 @@ def test_nothing_is_done_when_nothing_changed(project, monkeypatch):
     monkeypatch.setattr(setup_tool, "make_venv", make)
     monkeypatch.setattr(setup_tool, "install", lambda *arguments: installed.append(arguments))
     monkeypatch.setattr(setup_tool, "mend_torchaudio", lambda python: None)
+    monkeypatch.setattr(setup_tool, "mend_soundfile", lambda root, python: None)
     monkeypatch.setattr(setup_tool, "migrate", lambda root, python: None)
     started = time.monotonic()
     assert setup_tool.set_up(project, venv, own_torch=False)
@@ -180,6 +181,24 @@ def test_nothing_is_removed_when_torchaudio_loads(packages):
     (packages / "torchaudio" / "__init__.py").write_text("")
     setup_tool.mend_torchaudio(Path(sys.executable))
     assert len(list(packages.rglob("*.so"))) == 1
+
+
+@pytest.mark.parametrize("mends", [True, False])
+def test_a_soundfile_without_its_library_is_left_to_pip(tmp_path, mends):
+    """A Python that cannot import soundfile until pip was asked for it."""
+    python, log = tmp_path / "python", tmp_path / "log"
+    log.touch()
+    python.write_text(
+        f'#!/bin/sh\necho "$@" >> "{log}"\n[ "$1" = -m ] && exit 0\n'
+        + (f'grep -q "pip install.*--constraint.*soundfile" "{log}" || exit 1\n' if mends else "exit 1\n")
+    )
+    python.chmod(0o755)
+    if mends:
+        setup_tool.mend_soundfile(tmp_path, python)
+    else:
+        with pytest.raises(setup_tool.SetupError, match="libsndfile1"):
+            setup_tool.mend_soundfile(tmp_path, python)
+    assert len(log.read_text().splitlines()) == 3
 
 
 def test_make_lists_its_targets():

@@ -65,6 +65,7 @@ def set_up(root: Path, venv: Path, own_torch: bool) -> bool:
         make_venv(venv, own_torch)
         install(root, venv, own_torch)
         mend_torchaudio(venv / "bin" / "python")
+        mend_soundfile(root, venv / "bin" / "python")
         stamp.write_text(wanted)
         print(f"setup: {venv} is ready ({time.monotonic() - started:.0f} s)")
     compile_sampler(root, venv / "bin" / "python")
@@ -163,6 +164,20 @@ def mend_torchaudio(python: Path) -> None:
         print("setup: removed torchaudio's CUDA libraries, which this CPU build of torch cannot load")
     if status:
         raise SetupError("torchaudio cannot be imported beside the installed torch: install the two of one release")
+
+
+def mend_soundfile(root: Path, python: Path) -> None:
+    """Soundfile has wheels with libsndfile and one without. Of several indexes uv takes a version from the first that
+    has it, with whatever wheels are there; pip looks through all of them."""
+    pip = [python, "-m", "pip", "install", "-qq", "--force-reinstall", "--no-deps"]
+    loads = [python, "-c", "import soundfile"]
+    if subprocess.run(loads, capture_output=True).returncode == 0:
+        return
+    subprocess.run([*pip, "--constraint", str(root / "constraints.txt"), "soundfile"], cwd=root)
+    if subprocess.run(loads, capture_output=True).returncode:
+        raise SetupError(
+            "soundfile finds no libsndfile, which reads and writes audio. On Debian: apt install libsndfile1"
+        )
 
 
 def compile_sampler(root: Path, python: Path) -> None:
