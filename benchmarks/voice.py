@@ -1,7 +1,7 @@
 """From five recordings of a person to sound: ``python -m benchmarks.voice FOLDER``.
 
-FOLDER has metadata.csv (speaker, path, text), such as a corpus that the meta-model has not seen. Speakers are spread
-evenly over their sorted names. For each, ``metaspeech adapt`` makes a voice from the first recordings and
+FOLDER has metadata.csv (speaker, path, text). Speakers are spread evenly over the sorted names of those that the
+meta-model was not trained on. For each, ``metaspeech adapt`` makes a voice from the first recordings and
 ``metaspeech say`` speaks the texts of the next ones, each as a command of its own, so that the seconds are those of
 somebody who types them, loading included. The judges hear the voice, the meta-model before any step, and the speaker's
 own recordings of the same texts; similarity is to further recordings, neither adapted on nor spoken. A line a speaker,
@@ -31,6 +31,7 @@ from metaspeech.audio.features import resample
 from metaspeech.evaluation.judges.base import RATE, Candidate, Query, Setting
 from metaspeech.evaluation.statistics import cluster_bootstrap
 from metaspeech.registry import JUDGES, resolve
+from metaspeech.voices.meta_model import read_any
 from metaspeech.voices.store import VoiceStore
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,11 +45,12 @@ SYSTEMS = {"voice": "the voice", "start": "before adaptation", "real": "the spea
 CONSENT = "A speaker of a published corpus, for this measurement alone; the voice is deleted after it."
 
 
-def chosen(table: pd.DataFrame, speakers: int, least: int) -> dict[str, pd.DataFrame]:
-    """Speaker -> recordings, of ``speakers`` with at least ``least``."""
+def chosen(table: pd.DataFrame, speakers: int, least: int, trained_on: set[str]) -> dict[str, pd.DataFrame]:
+    """Speaker -> recordings, of ``speakers`` with at least ``least`` and not ``trained_on``."""
     groups = {str(name): rows for name, rows in table.groupby("speaker") if len(rows) >= least}
+    groups = {name: rows for name, rows in groups.items() if name not in trained_on}
     if not groups:
-        raise SystemExit(f"no speaker has {least} recordings: lower --shots, --queries or --enrolment")
+        raise SystemExit(f"no unseen speaker has {least} recordings: lower --shots, --queries or --enrolment")
     names = sorted(groups)
     picks = np.linspace(0, len(names) - 1, min(speakers, len(names))).round().astype(int)
     return {names[index]: groups[names[index]] for index in dict.fromkeys(picks)}
@@ -161,7 +163,8 @@ def main() -> None:
     given = parser.parse_args()
     given.model_from = given.model_from and given.model_from.resolve()
     table = pd.read_csv(given.folder / "metadata.csv", dtype=str, keep_default_na=False)
-    speakers = chosen(table, given.speakers, given.shots + given.queries + given.enrolment)
+    trained_on = set(read_any(given.model_from).card.get("speakers", ())) if given.model_from else set()
+    speakers = chosen(table, given.speakers, given.shots + given.queries + given.enrolment, trained_on)
     with tempfile.TemporaryDirectory() as temporary:
         work = given.keep or Path(temporary)
         rows = []

@@ -229,6 +229,10 @@ def test_the_page_of_the_project_says_what_was_found_and_what_was_not_run(result
     assert (tmp_path / "reports" / image).read_bytes().startswith(b"\x89PNG")
     assert "- **MAML, steps: met.** query loss 0.500 after 5 steps, transfer's 0.500 after 100" in text
     assert "- **Transfer, similarity: missed.**" in text
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if "default |" in line]
+    assert rows[0] == ["default", "Transfer", "", "missed", "", "met"]  # asked for neither steps nor hidden cost
+    assert rows[1] == ["default", "MAML", "met", "missed", "met", "met"]
+    assert f"`{results}/default/index.html`" in text
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -24,12 +24,8 @@ from metaspeech.study.targets import Answer, Found
 from metaspeech.study.workplace import Done, finished
 from metaspeech.training.planner import duration
 
-Question = Callable[[Found, System, str], Answer]
-QUESTIONS: dict[str, Question] = {
-    "steps": targets.steps,
-    "similarity": targets.similarity,
-    "hidden cost": targets.hidden_cost,
-}
+QUESTIONS = ("steps", "similarity", "hidden cost", "intelligibility")
+OF_ALL = ("similarity", "intelligibility")  # those that the baseline is asked too
 
 
 @dataclass(frozen=True)
@@ -95,21 +91,47 @@ class Writer:
 
     def answers(self, name: str, system: str, allowed: float) -> str:
         """Met or missed, a line an algorithm and question. ``allowed``: phoneme error above the recordings'."""
+        lines = [
+            f"- **{label(algorithm)}, {question}: {'met' if answer.met else 'missed'}.** {escaped(answer.figure)}."
+            for algorithm, answers in self._answers(name, system, allowed).items()
+            for question, answer in answers.items()
+        ]
+        return "\n".join(lines)
+
+    def glance(self, system: str, allowed: Mapping[str, float]) -> str:
+        """Met or missed in all finished runs of ``allowed``, by name: a row an algorithm, a column a question."""
+        rows = []
+        for name, error in allowed.items():
+            for algorithm, answers in self._answers(name, system, error).items() if self.has(name) else ():
+                rows.append((name, label(algorithm), answers))
+        table = [["Run", "Start", *QUESTIONS]]
+        for name, algorithm, answers in rows:
+            told = [("met" if answers[one].met else "missed") if one in answers else "" for one in QUESTIONS]
+            table.append([name, algorithm, *told])
+        return "\n".join(aligned(table))
+
+    def systems(self, name: str) -> list[str]:
+        """What the run evaluated."""
+        return [one.name for one in self._found(name).summary.systems]
+
+    def page(self, name: str) -> str:
+        """Where the run's own page lies: every figure, and sound to compare."""
+        return (self.results / name / "index.html").as_posix()
+
+    def _answers(self, name: str, system: str, allowed: float) -> dict[str, dict[str, Answer]]:
+        """Algorithm -> question -> answer."""
         found = self._found(name)
         of = _system(found.summary, system, name)
-
-        def intelligible(one: Found, system: System, algorithm: str) -> Answer:
-            return targets.intelligibility(one, system, algorithm, allowed)
-
-        questions = {**QUESTIONS, "intelligibility": intelligible}
-        lines = []
-        for algorithm in found.summary.settings["algorithms"]:
-            for question, ask in questions.items():
-                if algorithm != BASELINE or question in ("similarity", "intelligibility"):
-                    answer = ask(found, of, algorithm)
-                    verdict = f"{label(algorithm)}, {question}: {'met' if answer.met else 'missed'}"
-                    lines.append(f"- **{verdict}.** {escaped(answer.figure)}.")
-        return "\n".join(lines)
+        answers: dict[str, dict[str, Answer]] = {}
+        for one in found.summary.settings["algorithms"]:
+            told = {
+                "steps": targets.steps(found, of, one),
+                "similarity": targets.similarity(found, of, one),
+                "hidden cost": targets.hidden_cost(found, of, one),
+                "intelligibility": targets.intelligibility(found, of, one, allowed),
+            }
+            answers[one] = {key: answer for key, answer in told.items() if one != BASELINE or key in OF_ALL}
+        return answers
 
     def _done(self, name: str) -> Done | None:
         if name not in self.runs:
