@@ -49,7 +49,7 @@ class Prepare:
     n_mels: int = ranged(80, 8, 256)
     fmin: float = ranged(0.0, 0)  # Hz
     fmax: float = ranged(8000.0, 100)  # Hz
-    text: str = ranged("characters", choices=("characters", "phonemes"))
+    text: str = ranged("phonemes", choices=("phonemes", "characters"))
     statistics: str = "assets/mel_statistics.json"  # of each mel band, to normalise by; empty: of this corpus itself
     loudness_db: float = ranged(-23.0, -60, 0)  # RMS over speech, dB full scale
     trim_db: float = ranged(40.0, 10, 90)  # what lies this far below the peak at either end is silence

@@ -99,11 +99,13 @@ class Writer:
         return "\n".join(lines)
 
     def glance(self, system: str, allowed: Mapping[str, float]) -> str:
-        """Met or missed in all finished runs of ``allowed``, by name: a row an algorithm, a column a question."""
+        """Met or missed in the finished runs of ``allowed`` that have the system: a row an algorithm, a column a
+        question."""
         rows = []
         for name, error in allowed.items():
-            for algorithm, answers in self._answers(name, system, error).items() if self.has(name) else ():
-                rows.append((name, label(algorithm), answers))
+            if self.has(name) and system in self.systems(name):
+                answered = self._answers(name, system, error)
+                rows += [(name, label(algorithm), answers) for algorithm, answers in answered.items()]
         table = [["Run", "Start", *QUESTIONS]]
         for name, algorithm, answers in rows:
             told = [("met" if answers[one].met else "missed") if one in answers else "" for one in QUESTIONS]
