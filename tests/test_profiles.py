@@ -41,7 +41,6 @@ def test_the_profiles_are_those_that_are_documented():
         "pretrained_wavenet",
         "protocol",
         "real",
-        "sentences",
         "smoke",
     ]
 

@@ -44,7 +44,7 @@ def features() -> Features:
     """Those of the default params, and of the starts that ship."""
     numbers = json.loads((REPO / "assets" / "mel_statistics.json").read_text())
     settings = {key: value for key, value in vars(config.Prepare()).items() if key not in ("workers", "statistics")}
-    return Features(settings, Frontend("characters").symbols, numbers["mel_mean"], numbers["mel_std"])
+    return Features(settings, Frontend(config.Prepare().text).symbols, numbers["mel_mean"], numbers["mel_std"])
 
 
 def write_meta_model(
