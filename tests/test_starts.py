@@ -16,13 +16,14 @@ from safetensors.torch import load_file, save_file
 from speech import write_corpus
 from typer.testing import CliRunner
 
-from metaspeech import config, registry
+from metaspeech import config
 from metaspeech.data.episodes import EpisodeSpec, read_episodes
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.statistics import read_statistics
 from metaspeech.data.store import Features, Store
 from metaspeech.errors import UserError
 from metaspeech.files import replacing
+from metaspeech.registry import MODELS, resolve
 from metaspeech.text.frontend import Frontend
 from metaspeech.training import starts
 from metaspeech.training.checkpoint import load_model, read_card
@@ -176,7 +177,7 @@ def prepared_otherwise(**settings: object) -> Store:
     ("settings", "expected"),
     [
         ({"hop": 200}, "prepare.hop: 200, but assets/starts/tacotron was trained with 256"),
-        ({"text": "phonemes"}, "prepare.text: 'phonemes', but"),
+        ({"text": "characters"}, "prepare.text: 'characters', but"),
         ({}, "prepare.statistics: features are not normalised by the statistics that"),
         ({"loudness_db": -20.0, "statistics": VALUES["prepare"]["statistics"]}, None),
     ],
@@ -277,11 +278,14 @@ def test_voices_begin_as_one_beside_a_start():
 @pytest.mark.parametrize("model", sorted(path.name for path in (REPO / "assets/starts").iterdir() if path.is_dir()))
 def test_the_starts_that_ship_fit_the_default_params(model):
     start = starts.read_start(REPO / "assets/starts" / model, model)
-    assert model in registry.MODELS
+    assert model in MODELS
     assert start.card["settings"] == config.weight_settings(config.Params(), model)
     assert start.card["training"]["data_seed"] == config.Params().data_seed
     prepare = config.Params().prepare
-    assert start.card["features"] == {name: getattr(prepare, name) for name in start.card["features"]}
+    of_mels = {key: value for key, value in start.card["features"].items() if key != starts.TEXT}
+    assert of_mels == {name: getattr(prepare, name) for name in of_mels}
+    if resolve(MODELS, model).role == "acoustic":
+        assert start.card["symbols"] == Frontend(prepare.text).symbols
 
 
 @pytest.mark.parametrize("text", ["characters", "phonemes"])
