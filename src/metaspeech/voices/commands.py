@@ -303,8 +303,8 @@ def _say_what_a_start_knows(meta: MetaModel) -> None:
     start: Any = meta.card.get("start")
     if start:
         typer.echo(
-            f"  trained on {start['hours']:.1f} h of {start['speakers']} speakers of {start['corpus']} saying "
-            f"{start['words']} words: expect little of other words and of human voices"
+            f"  trained on {start['hours']:.1f} h of {start['speakers']} speakers of {start['corpus']}: "
+            "expect little of voices of another kind"
         )
 
 

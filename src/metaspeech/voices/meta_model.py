@@ -28,6 +28,9 @@ from metaspeech.training.checkpoint import CARD, LEARNED, WEIGHTS, build_model, 
 # The order of README's comparison by speaker similarity after 5 steps, then what it does not compare.
 PREFERRED = ("maml", "reptile", "fomaml", "transfer", "mamlpp", "meta_sgd", "imaml", "anil", "boil")
 STATISTICS = "mel_statistics.json"
+# What a start adapts, by name patterns: what turns symbols that were read into sound. A start knows no human voice, and
+# where all its weights follow one they lose how words are said (docs/voices.md).
+OF_A_START = {"tacotron": ["voice", "decoder.decoder_rnn.*", "decoder.projection.*", "postnet.*"]}
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,8 @@ def read_meta_model(folder: Path) -> MetaModel:
 
 
 def read_shipped(folder: Path) -> MetaModel:
-    """A start as a meta-model: one that adapts like the baseline ``transfer``, at the default inner rate of its model.
+    """A start as a meta-model: one that adapts like the baseline ``transfer``, at the default inner rate of its model,
+    in the parameters that :data:`OF_A_START` names.
 
     Raises:
         UserError: its files are damaged, or the statistics beside are not those that it was trained with.
@@ -205,11 +209,11 @@ def read_shipped(folder: Path) -> MetaModel:
         "algorithm": "transfer",
         "settings": vars(getattr(params, name)),
         "features": vars(features.features()),
-        "inner": vars(params.inner),
+        "inner": vars(replace(params.inner, adapt_modules=OF_A_START.get(name, params.inner.adapt_modules))),
         "own": {},
         "speech": features.described(),
         "sha256": card["sha256"],
-        "start": {**start.described(), "words": len({word for text in card["texts"] for word in text.split()})},
+        "start": start.described(),
     }
     return MetaModel(name, folder, card["sha256"], "transfer", features, _origin(folder), made)
 
