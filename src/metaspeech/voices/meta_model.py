@@ -26,7 +26,7 @@ from metaspeech.training import starts
 from metaspeech.training.checkpoint import CARD, LEARNED, WEIGHTS, build_model, file_digest, load_learned, read_card
 
 # The order of README's comparison by speaker similarity after 5 steps, then what it does not compare.
-PREFERRED = ("maml", "reptile", "fomaml", "transfer", "mamlpp", "meta_sgd", "imaml", "anil", "boil")
+PREFERRED = ("mamlpp", "maml", "fomaml", "reptile", "anil", "transfer", "meta_sgd", "imaml", "boil")
 STATISTICS = "mel_statistics.json"
 # What a start adapts, by name patterns: what turns symbols that were read into sound. A start knows no human voice, and
 # where all its weights follow one they lose how words are said (docs/voices.md).
