@@ -295,12 +295,13 @@ def fuzz(reference: Path, scratch: Path, seed: int) -> list[Row]:
             folder = scratch / "fuzzed"
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
-            for name in ("src", "assets", "pipelines", "voices", "recordings", "params.yaml", "dvc.yaml"):
-                if (reference / name).is_dir() and name != "recordings":
-                    (folder / name).symlink_to((reference / name).resolve())
-                elif (reference / name).exists():
-                    copy = shutil.copytree if (reference / name).is_dir() else shutil.copy2
-                    copy(reference / name, folder / name)
+            for name in ("src", "assets", "pipelines"):
+                (folder / name).symlink_to((reference / name).resolve())
+            # copies of what a trial changes: a voice that the last one left would be all that the next one speaks of
+            for name in ("voices", "recordings"):
+                shutil.copytree(reference / name, folder / name)
+            for name in ("params.yaml", "dvc.yaml"):
+                shutil.copy2(reference / name, folder / name)
             case.prepare(folder)
             status, said, seconds = run(folder, case.command, case.stdin, seconds=180)
             row = Row("fuzz", f"{kind}: {case.name}", shown(case.command), status, round(seconds, 1), last_line(said),
