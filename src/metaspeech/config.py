@@ -147,7 +147,7 @@ class Inner:
 class MetaTrain:
     """The outer loop. Every algorithm gets the same number of gradient evaluations."""
 
-    gradient_evaluations: int = ranged(320, 2, 10**9)  # support or query gradients over the whole of meta-training
+    gradient_evaluations: int = ranged(800, 2, 10**9)  # support or query gradients over the whole of meta-training
     meta_batch: int = ranged(2, 1)  # episodes an outer step
     sampler: str = "uniform"  # a name in registry.SAMPLERS: whose episodes an outer step gets
     rate: float = ranged(5e-4, 1e-8, 10)  # outer rate (Adam)
@@ -241,7 +241,7 @@ class PerModel:
         default_factory=lambda: Overrides(
             pretrain={"voices": False},
             inner={"rate": 0.1},
-            meta_train={"gradient_evaluations": 128, "validate_every": 30},
+            meta_train={"gradient_evaluations": 96, "validate_every": 30},
             adapt={"rates": [0.05, 0.1]},
         )
     )
