@@ -116,7 +116,10 @@ def test_what_is_seen_belongs_to_what_is_heard(server):
     assert (first["text"], second["text"]) == ("boy made bath.", "king pushed house")
     assert second["start"] == pytest.approx(first["seconds"])
     assert spoken["seconds"] == pytest.approx(first["seconds"] + second["seconds"])
-    assert first["alignment"]["rows"] == len(Frontend(config.Prepare().text).encode("boy made bath."))
+    frontend = Frontend(config.Prepare().text)
+    read = [frontend.symbols[token] for token in frontend.encode("boy made bath.")]
+    assert first["symbols"] == read
+    assert first["alignment"]["rows"] == len(read)
     assert first["mel"]["times"] * spoken["frame_seconds"] == pytest.approx(first["seconds"] - 0.3, abs=0.05)
     assert "GRINNING FACE" in spoken["left_out"][0]
 

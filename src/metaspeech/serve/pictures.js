@@ -70,10 +70,10 @@ export function alignment(canvas, sentence, long) {
   context.fillStyle = colour("muted");
   seconds(context, long, width, height);
   context.textAlign = "right";
-  const characters = [...sentence.text].slice(0, sentence.alignment.rows), each = plot / sentence.alignment.rows;
+  const each = plot / sentence.alignment.rows;
   const every = Math.max(1, Math.ceil(9 / each));
-  characters.forEach((char, index) => {
-    if (index % every === 0) context.fillText(char === " " ? "␣" : char, LEFT - 6, plot - (index + 0.5) * each + 4);
+  sentence.symbols.forEach((symbol, index) => {
+    if (index % every === 0) context.fillText(symbol === " " ? "␣" : symbol, LEFT - 6, plot - (index + 0.5) * each + 4);
   });
   end(canvas, drawn);
 }

@@ -41,7 +41,8 @@ class Sentence(BaseModel):
     seconds: float = Field(ge=0, description="With the pause after it.")
     came_to_an_end: bool = Field(description="False: it was cut, the voice does not know such sentences.")
     mel: Picture = Field(description="Log-mel spectrogram: the upper 80 dB, one row a band, the lowest first.")
-    alignment: Picture = Field(description="Attention: decoder steps x characters.")
+    alignment: Picture = Field(description="Attention: decoder steps x symbols.")
+    symbols: list[str] = Field(description="What the model read: phonemes or characters, and a mark of the end.")
 
 
 class Spoken(BaseModel):

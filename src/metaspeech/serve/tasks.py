@@ -86,6 +86,7 @@ class Say:
                     "came_to_an_end": one.stopped,
                     "mel": _picture(one.mel, *_range(one.mel)),
                     "alignment": _picture(one.alignment, 0.0, 1.0),
+                    "symbols": one.symbols,
                 }
             )
             start += len(one.samples)

@@ -39,7 +39,8 @@ class Spoken:
         text: as it was read, normalised.
         samples: (samples,) float32 in [-1, 1], with the pause after it.
         mel: (frames, bands) natural log-mel, at the speed asked for.
-        alignment: (decoder steps, characters) attention weights.
+        alignment: (decoder steps, symbols) attention weights.
+        symbols: what the model reads, phonemes or characters; the last one marks the end.
         stopped: False: the model did not come to an end, and was cut at the limit.
     """
 
@@ -47,6 +48,7 @@ class Spoken:
     samples: np.ndarray
     mel: np.ndarray
     alignment: np.ndarray
+    symbols: list[str]
     stopped: bool
 
 
@@ -139,7 +141,8 @@ class Voice:
             mel = stretched(mel, speed)
             audio = self._audible(mel, own, vocoder)
             pause = np.zeros(round(piece.pause * self.rate / speed), dtype=np.float32)
-            yield Spoken(piece.text, np.concatenate([audio, pause]), mel, alignment, stopped)
+            symbols = [self._frontend.symbols[token] for token in piece.tokens]
+            yield Spoken(piece.text, np.concatenate([audio, pause]), mel, alignment, symbols, stopped)
 
     def _mel(self, piece: Piece, seed: int) -> tuple[np.ndarray, np.ndarray, bool]:
         seconds = _SECONDS_MORE + _SECONDS_A_CHARACTER * len(piece.text)
