@@ -81,7 +81,7 @@ def make(page, name, consent=CONSENT):
 
 
 def test_recordings_become_a_voice_that_is_heard(page, server, recordings, tmp_path):
-    assert page.locator("#no-voices").is_visible()
+    page.locator("#no-voices").wait_for()  # until the page has asked for the voices
     assert not page.locator("#speak").is_visible()
     page.set_input_files("#upload", [str(path) for path in sorted(recordings.iterdir())])
     until(page, f"document.querySelectorAll('#recordings li').length === {len(TEXTS)}")
