@@ -12,7 +12,7 @@ from metaspeech.data.batch import Episode
 from metaspeech.errors import UserError
 from metaspeech.meta.adapted import LowRank, Weights
 from metaspeech.meta.base import OuterStep
-from metaspeech.meta.baselines import Scratch, Transfer
+from metaspeech.meta.baselines import Pretrained, Scratch, Transfer
 from metaspeech.meta.descent import DESCENTS
 from metaspeech.meta.imaml import Imaml, conjugate_gradients
 from metaspeech.meta.inner import InnerLoop, on
@@ -234,9 +234,10 @@ def test_damping_of_the_implicit_gradient():
     assert float(damped.outer_gradient(linear, start, [task], at)[0]["w"]) == pytest.approx(2 / 1.25)
 
 
-def test_scratch_is_not_trained():
-    algorithm = Scratch(InnerLoop(steps=3, rate=0.1))
-    assert algorithm.untrained_start
+@pytest.mark.parametrize(("kind", "untrained"), [(Pretrained, False), (Scratch, True)])
+def test_what_is_not_meta_trained(kind, untrained):
+    algorithm = kind(InnerLoop(steps=3, rate=0.1))
+    assert algorithm.untrained_start == untrained
     assert algorithm.outer_steps(MetaTrain()) == 0
 
 

@@ -40,10 +40,10 @@ def test_a_step_and_a_validation_batch_of(algorithm, model):
     batches = Batches(module)
     before = {name: value.detach().clone() for name, value in learner.meta_parameters.items()}
     trainer = make_trainer(params, module.epochs, lambda *_: None, None, fast_dev_run=True)
-    trains = not learner.algorithm.untrained_start
+    trains = algorithm not in ("pretrained", "scratch")
     if trains:
         trainer.fit(learner, datamodule=module)
-    else:  # scratch takes no outer step: like the stage, only measure its start
+    else:  # they take no outer step: like the stage, only measure its start
         trainer.validate(learner, datamodule=module, verbose=False)
 
     assert batches.asked == (["train", "validation"] if trains else ["validation"])

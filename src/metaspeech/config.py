@@ -194,6 +194,7 @@ class PerAlgorithm:
     """What an algorithm has besides the inner and the outer loop: a field for each algorithm."""
 
     transfer: Nothing = field(default_factory=Nothing)
+    pretrained: Nothing = field(default_factory=Nothing)
     scratch: Nothing = field(default_factory=Nothing)
     conditioned: Nothing = field(default_factory=Nothing)
     nearest: Nearest = field(default_factory=Nearest)

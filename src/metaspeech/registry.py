@@ -25,6 +25,7 @@ MODELS = {
 
 ALGORITHMS = {
     "transfer": "metaspeech.meta.baselines:Transfer",
+    "pretrained": "metaspeech.meta.baselines:Pretrained",
     "scratch": "metaspeech.meta.baselines:Scratch",
     "conditioned": "metaspeech.meta.baselines:Conditioned",
     "nearest": "metaspeech.meta.baselines:Nearest",

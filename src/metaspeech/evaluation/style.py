@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 LABELS = {"maml": "MAML", "fomaml": "FOMAML", "reptile": "Reptile", "anil": "ANIL", "boil": "BOIL"}
 LABELS |= {"meta_sgd": "Meta-SGD", "mamlpp": "MAML++", "imaml": "iMAML"}
-LABELS |= {"transfer": "Transfer", "scratch": "Scratch", "conditioned": "Conditioned", "nearest": "Nearest task"}
+LABELS |= {"transfer": "Transfer", "pretrained": "Pretrained", "scratch": "Scratch"}
+LABELS |= {"conditioned": "Conditioned", "nearest": "Nearest task"}
 LABELS |= {"real": "Real recording", "copy": "Copy, Griffin-Lim"}
 
 # Okabe and Ito (2008), told apart with any colour vision; the baseline is grey.

@@ -41,13 +41,17 @@ class Transfer(MetaAlgorithm):
         return params
 
 
-class Scratch(Transfer):
-    """No training before adaptation: what the recordings of one speaker can teach by themselves."""
-
-    untrained_start = True
+class Pretrained(Transfer):
+    """The common start as it is: what the other algorithms' training adds to joint training, they add to this."""
 
     def outer_steps(self, settings: config.MetaTrain) -> int:
         return 0
+
+
+class Scratch(Pretrained):
+    """No training before adaptation: what the recordings of one speaker can teach by themselves."""
+
+    untrained_start = True
 
 
 class Conditioned(Transfer):
