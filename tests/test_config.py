@@ -72,7 +72,7 @@ def dotted(values, prefix=""):
         ("adapt: {shots: []}", "adapt.shots: expected at least one value, found an empty list"),
         ("algorithms: []", "algorithms: expected at least one value"),
         ("device: tpu", "device: 'tpu' is not one of auto, cpu, cuda"),
-        ("algorithms: [mamml]", "algorithms: 'mamml' is not known. Known: transfer, scratch"),
+        ("algorithms: [mamml]", "algorithms: 'mamml' is not known. Known: transfer, pretrained, scratch"),
         ("corpus: {source: moon}", "corpus.source: 'moon' is not known"),
         ("evaluate: {judges: [ear]}", "evaluate.judges: 'ear' is not known"),
         ("prepare: {n_fft: 1024, win: 2048}", "prepare.win: 2048 exceeds prepare.n_fft (1024)"),
