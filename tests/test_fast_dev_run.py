@@ -40,7 +40,7 @@ def test_a_step_and_a_validation_batch_of(algorithm, model):
     batches = Batches(module)
     before = {name: value.detach().clone() for name, value in learner.meta_parameters.items()}
     trainer = make_trainer(params, module.epochs, lambda *_: None, None, fast_dev_run=True)
-    trains = algorithm not in ("pretrained", "scratch")
+    trains = algorithm not in tiny.NOT_META_TRAINED
     if trains:
         trainer.fit(learner, datamodule=module)
     else:  # they take no outer step: like the stage, only measure its start

@@ -6,6 +6,7 @@ import gc
 from dataclasses import replace
 
 import pytest
+import tiny
 import torch
 from test_algorithms_models import batch, both_models, each_algorithm, episode, problem
 
@@ -46,7 +47,7 @@ def memory(kind, name, **inner):
 @each_algorithm
 def test_every_algorithm_can_be_planned(kind, name):
     made = planned(kind, name)
-    if kind in ("pretrained", "scratch"):
+    if kind in tiny.NOT_META_TRAINED:
         assert (made.outer_steps, made.gradient_evaluations, made.seconds, made.memory_bytes) == (0, 0, 0.0, 0)
         assert not made.warnings()
         return

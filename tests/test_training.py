@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import tiny
 import torch
 
 from metaspeech.config import Params, from_mapping
@@ -108,7 +109,7 @@ def train(kind, params, folder, stop_at=None):
     return digests, logged
 
 
-@pytest.mark.parametrize("kind", ["joint", *(name for name in ALGORITHMS if name not in ("pretrained", "scratch"))])
+@pytest.mark.parametrize("kind", ["joint", *(name for name in ALGORITHMS if name not in tiny.NOT_META_TRAINED)])
 def test_interrupted_training_ends_in_the_same_bits(kind, params, tmp_path):
     undisturbed, logged = train(kind, params, tmp_path / "whole")
     assert logged

@@ -15,6 +15,7 @@ from metaspeech.training.meta_learner import MetaLearner
 
 FEATURES = FeatureSpec(symbols=9, n_mels=6, hop=16, sample_rate=16000)
 STEPS = 4
+NOT_META_TRAINED = ("pretrained", "scratch")  # algorithms that take no outer step
 
 
 def params(meta_batch: int = 2) -> Params:
