@@ -237,6 +237,7 @@ def test_damping_of_the_implicit_gradient():
 @pytest.mark.parametrize(("kind", "untrained"), [(Pretrained, False), (Scratch, True)])
 def test_what_is_not_meta_trained(kind, untrained):
     algorithm = kind(InnerLoop(steps=3, rate=0.1))
+    assert not algorithm.meta_trained
     assert algorithm.untrained_start == untrained
     assert algorithm.outer_steps(MetaTrain()) == 0
 

@@ -15,7 +15,17 @@ from metaspeech.errors import UserError
 from metaspeech.meta.base import OuterStep
 from metaspeech.training import planner
 from metaspeech.training.memory import LiveTensors, limits_left
-from metaspeech.training.planner import Plan, duration, gradient_bytes, on_line, plan, size, task_cost, with_steps
+from metaspeech.training.planner import (
+    Plan,
+    affordable_steps,
+    duration,
+    gradient_bytes,
+    on_line,
+    plan,
+    size,
+    task_cost,
+    with_steps,
+)
 from pipelines.plan import plan_all
 
 SETTINGS = MetaTrain(gradient_evaluations=64, meta_batch=2)
@@ -33,7 +43,7 @@ quick = pytest.mark.usefixtures("fixed_clock")
 
 def planned(kind, name="tacotron", settings=SETTINGS, devices=1, available=PLENTY, **inner):
     algorithm, loss_fn, start = problem(kind, name, rate=0.1, **inner)
-    steps = algorithm.outer_steps(settings)
+    steps = affordable_steps(algorithm, kind, settings, devices)
     return plan(algorithm, loss_fn, start, episode(1), settings, steps, devices, available=available)
 
 

@@ -59,6 +59,9 @@ class MetaAlgorithm(ABC):
     untrained_start: ClassVar[bool] = False
     """Whether it starts from a model as it is built, not from what pretraining made of it."""
 
+    meta_trained: ClassVar[bool] = True
+    """Whether it takes outer steps at all."""
+
     needs: ClassVar[frozenset[str]] = frozenset()
     """Fields of an Episode that it reads besides support and query: representation, neighbour."""
 

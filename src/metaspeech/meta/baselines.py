@@ -44,6 +44,8 @@ class Transfer(MetaAlgorithm):
 class Pretrained(Transfer):
     """The common start as it is: what the other algorithms' training adds to joint training, they add to this."""
 
+    meta_trained = False
+
     def outer_steps(self, settings: config.MetaTrain) -> int:
         return 0
 

@@ -148,7 +148,7 @@ def affordable_steps(algorithm: MetaAlgorithm, name: str, settings: MetaTrain, d
         UserError: not even for one, or there are more processes than tasks for them.
     """
     steps = algorithm.outer_steps(settings)
-    if steps < 1 and not algorithm.untrained_start:
+    if steps < 1 and algorithm.meta_trained:
         raise UserError(
             f"meta_train.gradient_evaluations: {settings.gradient_evaluations} does not pay for one outer step of "
             f"'{name}', which takes {algorithm.gradient_evaluations(1, settings.meta_batch)}"
