@@ -8,15 +8,19 @@ from contextlib import chdir
 from pathlib import Path
 
 import evaluated
+import numpy as np
 import pandas as pd
 import pytest
 
+from metaspeech.data.episodes import read_episodes
+from metaspeech.data.store import Store
 from metaspeech.errors import UserError
-from metaspeech.evaluation import takes
+from metaspeech.evaluation import rendering, takes
 from metaspeech.evaluation.breakdown import breakdowns
 from metaspeech.evaluation.summary import Summary, compact_metrics, seed_spread
 from metaspeech.evaluation.systems import headline_shots
 from metaspeech.report.tables import result_rows
+from metaspeech.training.checkpoint import load_model
 from pipelines.evaluate import evaluate
 from pipelines.report import report
 
@@ -40,11 +44,12 @@ def project(tmp_path_factory):
     spoken = []
     with chdir(folder), pytest.MonkeyPatch.context() as patched:
         speak = takes.speak
-        patched.setattr(takes, "speak", lambda *args, **kwargs: spoken.append(1) or speak(*args, **kwargs))
+        patched.setattr(takes, "speak", lambda *args, **kwargs: spoken.append(kwargs) or speak(*args, **kwargs))
         params = settings()
         evaluated.write_inputs(folder, params)
         evaluate(evaluated.stage("evaluate", params))
-    (folder / "spoken.json").write_text(json.dumps(len(spoken)))
+    maps = [kwargs["band_map"] is not None for kwargs in spoken]
+    (folder / "spoken.json").write_text(json.dumps(maps))
     return folder
 
 
@@ -82,7 +87,25 @@ def test_a_voice_before_adaptation_is_rendered_once_for_all_numbers_of_shots(pro
         assert (wide[name][1] == wide[name][2])[before].all()
     assert (wide["mcd"][1] != wide["mcd"][2])[~before].all()
     renderings = 1 + 2 * 2  # step 0 once, steps 1 and 2 for both
-    assert json.loads((project / "spoken.json").read_text()) == 2 * 2 * 2 * renderings  # algorithms, seeds, episodes
+    maps = json.loads((project / "spoken.json").read_text())
+    assert len(maps) == 2 * 2 * 2 * renderings  # algorithms, seeds, episodes
+    assert maps == [False, True, True, True, True] * 8, "bands are matched from the first step on"
+
+
+def test_matched_bands_have_the_mean_of_the_support_recordings(project):
+    store = Store(project / "data/prepared")
+    (episode, *_) = read_episodes(project / "data/episodes/test.parquet")
+    model = load_model(project / "models/meta_train/tacotron-maml-1", settings(), store.features())
+    options = {"max_seconds_ratio": 1.5, "seed": 1}
+    seeds = [rendering.utterance_seed(1, utt_id) for utt_id in episode.support]
+    band_map = rendering.matching_bands(model, store, store.batch(episode.support), max_seconds_ratio=1.5, seeds=seeds)
+    plain, mapped = (
+        np.concatenate([one.mel for one in rendering.speak(model, store, episode.support, band_map=which, **options)])
+        for which in (None, band_map)
+    )
+    recorded = np.concatenate([store.mel(utt_id) for utt_id in episode.support]).mean(axis=0)
+    assert np.abs(plain.mean(axis=0) - recorded).max() > 0.5
+    np.testing.assert_allclose(mapped.mean(axis=0), recorded, atol=0.05)
 
 
 def test_all_shots_can_be_heard(project, summary):

@@ -194,7 +194,7 @@ def deltas_of(voices: Path) -> dict[str, bytes]:
     """Differences that must not get in."""
     path = voices / "anna" / "tacotron.safetensors"
     good = load_file(path)
-    key = next(iter(good))
+    key = next(name for name in good if "/" in name)
     step = key.partition("/")[0]
 
     def saved(tensors: dict, steps: str = step) -> bytes:
@@ -217,10 +217,14 @@ def deltas_of(voices: Path) -> dict[str, bytes]:
         "name": saved({f"{step}/../../x": torch.zeros(3, dtype=torch.float16)}),
         "number": saved({f"x/{key}": good[key]}),
         "step": saved(good, "99"),
+        "bands": saved(good | {"bands.matrix": torch.eye(2), "bands.offset": torch.zeros(2)}),
+        "infinite bands": saved(good | {"bands.offset": torch.full_like(good["bands.offset"], float("inf"))}),
+        "half of bands": saved({name: value for name, value in good.items() if name != "bands.offset"}),
     }
 
 
 KINDS = ("pickle", "torch", "text", "empty", "torn", "header", "nan", "shape", "kind", "name", "number", "step")
+KINDS += ("bands", "infinite bands", "half of bands")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -228,7 +232,7 @@ def test_differences_that_are_none_are_refused(kind, store, voices, tmp_path):
     file = export_voice(store, "anna", tmp_path / "a.voice")
     bad = with_delta(file, tmp_path / "bad.voice", deltas_of(voices)[kind])
     before = sorted(store.folder.rglob("*"))
-    with pytest.raises(UserError, match=r"safetensors|difference|step") as caught:
+    with pytest.raises(UserError, match=r"safetensors|difference|step|bands") as caught:
         import_voice(store, bad, [], name="bad")
     assert ".new-" not in str(caught.value)
     assert sorted(store.folder.rglob("*")) == before

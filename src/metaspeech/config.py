@@ -257,6 +257,7 @@ class Evaluate:
     vocoder_steps: list[int] = ranged([0, 5, 20], 0)  # those of adapt.steps at which vocoders synthesise
     vocoder_queries: int = ranged(2, 1)  # of the query utterances, at most so many through vocoders
     griffin_lim_iterations: int = ranged(32, 1)
+    match_bands: bool = True  # give adapted voices the mean and covariance of the mel bands of their recordings
     max_seconds_ratio: float = ranged(3.0, 1)  # a synthesis stops at so many times the length of the recording
     judges: list[str] = ranged(
         ["mcd", "f0", "prosody", "similarity", "phonemes", "sentences", "mos", "attention"]

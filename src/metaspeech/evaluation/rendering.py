@@ -12,7 +12,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from metaspeech.audio import bands
+from metaspeech.audio.bands import BandMap
 from metaspeech.audio.features import FLOOR, mel_to_audio
+from metaspeech.data.batch import SpeechBatch
 from metaspeech.data.store import Features, Store
 from metaspeech.models.base import AcousticModel, Vocoder
 
@@ -32,7 +35,13 @@ def utterance_seed(seed: int, utt_id: str) -> int:
 
 
 def speak(
-    model: nn.Module, store: Store, utt_ids: Sequence[str], *, max_seconds_ratio: float, seed: int
+    model: nn.Module,
+    store: Store,
+    utt_ids: Sequence[str],
+    *,
+    max_seconds_ratio: float,
+    seed: int,
+    band_map: BandMap | None = None,
 ) -> list[Rendered]:
     """Speaks the texts of ``utt_ids``, each for at most ``max_seconds_ratio`` times the length of its recording."""
     batch = store.batch(utt_ids)
@@ -50,8 +59,30 @@ def speak(
         if synthesis.alignments.numel():
             characters = int(batch.token_lengths[row])
             alignment = synthesis.alignments[row, : ceil(length * steps / frames), :characters].numpy()
-        rendered.append(Rendered(mels[row, :length], alignment, bool(synthesis.stopped[row])))
+        mel = mels[row, :length]
+        rendered.append(Rendered(band_map(mel) if band_map else mel, alignment, bool(synthesis.stopped[row])))
     return rendered
+
+
+def matching_bands(
+    model: nn.Module, features: Features, batch: SpeechBatch, *, max_seconds_ratio: float, seeds: list[int]
+) -> BandMap | None:
+    """From the bands of ``batch``'s texts, as the model speaks them, to those of its recordings.
+
+    Args:
+        model: acoustic, as it is once adapted.
+        features: what its mels mean.
+        batch: of one speaker.
+        max_seconds_ratio: a text is spoken for at most so many times the length of its recording.
+        seeds: one an utterance.
+    """
+    limits = torch.ceil(batch.mel_lengths * max_seconds_ratio).long()
+    synthesis = cast(AcousticModel, model).synthesize(batch, seeds=seeds, max_frames=limits)
+    spoken, recorded = (
+        np.concatenate([features.denormalise(mel[:length].numpy()) for mel, length in zip(mels, lengths, strict=True)])
+        for mels, lengths in ((synthesis.mels, synthesis.mel_lengths), (batch.mels, batch.mel_lengths))
+    )
+    return bands.fit(spoken, recorded)
 
 
 def griffin_lim(store: Features, mel: np.ndarray, *, iterations: int, seed: int) -> np.ndarray | None:

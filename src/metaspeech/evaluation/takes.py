@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from metaspeech.audio.bands import BandMap
 from metaspeech.audio.features import LogMel
 from metaspeech.config import Params
 from metaspeech.data.episodes import EpisodeSpec
 from metaspeech.data.store import Store
-from metaspeech.evaluation.rendering import Rendered, griffin_lim, speak, utterance_seed, vocode
+from metaspeech.evaluation.rendering import Rendered, griffin_lim, matching_bands, speak, utterance_seed, vocode
 from metaspeech.evaluation.systems import COPY, REAL, Role, System, condition
 from metaspeech.models.base import Parameters, parameters_of, with_parameters
 from metaspeech.training import deltas
@@ -90,7 +91,8 @@ class TakeMaker:
         takes = []
         for system, shots, step, model in self._models("acoustic", algorithm, seed, episode):
             ratio = self.settings.max_seconds_ratio
-            spoken = speak(model, self.store, queries, max_seconds_ratio=ratio, seed=self.params.seed)
+            matched = self._matched(model, episode.support[: shots[0]]) if step else None
+            spoken = speak(model, self.store, queries, max_seconds_ratio=ratio, seed=self.params.seed, band_map=matched)
             mels.setdefault((system.acoustic, step), []).append((shots, spoken))
             for utt_id, mel in zip(queries, spoken, strict=True):
                 audio = self._griffin_lim(utt_id, mel)
@@ -124,8 +126,17 @@ class TakeMaker:
                     count: deltas.read(folder / f"{episode.episode_id}-{count}.safetensors", start, step)
                     for count in self.shots
                 }
-                for shots, adapted in _distinct(read):
+                apart = step and role == "acoustic" and self.settings.match_bands  # the recordings differ
+                groups = [((count,), one) for count, one in read.items()] if apart else _distinct(read)
+                for shots, adapted in groups:
                     yield system, shots, step, with_parameters(model, adapted)
+
+    def _matched(self, model: nn.Module, support: Sequence[str]) -> BandMap | None:
+        if not self.settings.match_bands:
+            return None
+        seeds = [utterance_seed(self.params.seed, utt_id) for utt_id in support]
+        ratio = self.settings.max_seconds_ratio
+        return matching_bands(model, self.store, self.store.batch(support), max_seconds_ratio=ratio, seeds=seeds)
 
     def _take(
         self, utt_id: str, model: str, algorithm: str, shots: Shots, step: int, mel: Rendered, audio: np.ndarray | None

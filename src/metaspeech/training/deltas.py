@@ -15,9 +15,17 @@ from metaspeech.files import replacing
 from metaspeech.models.base import Parameters
 
 
-def write(path: Path, base: Mapping[str, Tensor], adapted: Mapping[int, Mapping[str, Tensor]]) -> None:
-    """Stores ``adapted[step] - base`` in half precision; parameters that did not move are left out."""
-    tensors = {}
+def write(
+    path: Path,
+    base: Mapping[str, Tensor],
+    adapted: Mapping[int, Mapping[str, Tensor]],
+    others: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Stores ``adapted[step] - base`` in half precision; parameters that did not move are left out.
+
+    ``others`` are stored as they are; their names are no ``<step>/<parameter>``.
+    """
+    tensors = dict(others or {})
     for step, params in adapted.items():
         for name, value in params.items():
             delta = (value - base[name]).to(torch.float16).cpu().contiguous()
@@ -45,7 +53,7 @@ def read(path: Path, base: Mapping[str, Tensor], step: int) -> Parameters:
                 )
             for key in file.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
                 owner, _, name = key.partition("/")
-                if int(owner) == step:
+                if owner == str(step):
                     params[name] = params[name] + file.get_tensor(key).to(params[name])
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: cannot be read: {error}. Delete its folder and run: dvc repro") from None

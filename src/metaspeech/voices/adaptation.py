@@ -9,17 +9,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metaspeech.audio.bands import BandMap
 from metaspeech.data.batch import Episode, SpeechBatch, collate
 from metaspeech.data.store import AUDIO_SCALE, Features
 from metaspeech.data.utterance import Utterance
 from metaspeech.errors import UserError
+from metaspeech.evaluation.rendering import matching_bands
 from metaspeech.meta.base import MetaAlgorithm
-from metaspeech.models.base import Parameters, loss_function, parameters_of
+from metaspeech.models.base import Parameters, loss_function, parameters_of, with_parameters
 from metaspeech.registry import ALGORITHMS, resolve
 from metaspeech.seeds import mixed_seed
 from metaspeech.training.adaptation import adaptation_curve
 from metaspeech.voices.meta_model import MetaModel
 
+_LONGEST_RATIO = 3.0  # of a text as the adapted model speaks it to the recording
 LEAST_TO_HOLD_BACK = 3  # recordings, from which on the last one is held back
 
 
@@ -72,6 +75,7 @@ class Adapted:
     losses: list[float]
     stopped: str
     seconds: float
+    band_map: BandMap | None  # of an acoustic model that has taken a step
 
 
 def divided(recordings: int, shots: int) -> tuple[range, range]:
@@ -128,7 +132,12 @@ def adapt_model(
     own = losses if query is not None else []
     if query is None:
         stopped = "too few recordings to hold one back: a fixed number of steps"
-    return Adapted(base, kept, best, rate, own, stopped, time.monotonic() - began)
+    matched = None
+    if best and model.role == "acoustic":
+        seeds = [mixed_seed(settings.seed, index) % 2**31 for index in support]
+        adapted = with_parameters(meta.load(), kept)  # not model: base is made of its tensors
+        matched = matching_bands(adapted, meta.features, batch, max_seconds_ratio=_LONGEST_RATIO, seeds=seeds)
+    return Adapted(base, kept, best, rate, own, stopped, time.monotonic() - began, matched)
 
 
 def as_batch(utterances: Sequence[Utterance], features: Features) -> SpeechBatch:

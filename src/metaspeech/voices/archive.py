@@ -15,7 +15,7 @@ from metaspeech.registry import MODELS
 from metaspeech.voices.card import Card, read_card
 from metaspeech.voices.meta_model import MetaModel
 from metaspeech.voices.names import checked_name, shown
-from metaspeech.voices.store import CARD, VoiceStore, read_delta
+from metaspeech.voices.store import CARD, VoiceStore, read_bands, read_delta
 
 SUFFIX = ".voice"
 MOST_BYTES = 256 << 20  # of a member, unpacked: a difference for the largest model is smaller
@@ -68,6 +68,7 @@ def import_voice(
                 for model, part in card.parts.items():
                     try:
                         read_delta(folder / part.file, part, parameters_of(bases[model].load()))
+                        read_bands(folder / part.file, bases[model])
                     except UserError as error:
                         raise UserError(str(error).replace(str(folder), str(file))) from None
                 for meta in bases.values():

@@ -88,7 +88,7 @@ def make_voice(
                 stopped=adapted.stopped,
                 losses=[float(f"{loss:.6g}") for loss in adapted.losses],
                 seconds=round(adapted.seconds, 2),
-                **write_delta(folder, meta.name, adapted.step, adapted.base, adapted.params),  # type: ignore[arg-type]
+                **write_delta(folder, meta.name, adapted.step, adapted.base, adapted.params, adapted.band_map),  # type: ignore[arg-type]
             )
         card = Card(
             format=FORMAT,

@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from metaspeech.audio.bands import BandMap
 from metaspeech.errors import UserError
 from metaspeech.models.base import Parameters, parameters_of, with_parameters
 from metaspeech.training import deltas
@@ -30,6 +31,7 @@ from metaspeech.voices.names import checked_name, shown
 
 CARD = "voice.json"
 _MODELS = ".models"
+_BANDS = ("bands.matrix", "bands.offset")  # in the file of an acoustic model
 _MOST_CARD = 1 << 20  # bytes
 
 
@@ -150,6 +152,10 @@ class VoiceStore:
         path = self.path(name) / part.file
         return meta, with_parameters(model, read_delta(path, part, parameters_of(model)))
 
+    def load_bands(self, name: str, part: Part) -> BandMap | None:
+        """What the mels of an acoustic part, once loaded, are mapped by."""
+        return read_bands(self.path(name) / part.file, self.meta_model(part))
+
     def _recover(self) -> None:
         """Puts back what an interruption at the wrong moment left aside."""
         for aside in self.folder.glob(".replaced-*"):
@@ -161,11 +167,13 @@ class VoiceStore:
 
 
 def write_delta(
-    folder: Path, name: str, step: int, base: Mapping[str, Tensor], adapted: Parameters
+    folder: Path, name: str, step: int, base: Mapping[str, Tensor], adapted: Parameters, band_map: BandMap | None
 ) -> dict[str, object]:
     """Stores an adapted model. Returns ``file``, ``bytes`` and ``sha256`` for the card."""
     path = folder / f"{name}.safetensors"
-    deltas.write(path, base, {step: adapted})
+    mapped = (band_map.matrix, band_map.offset) if band_map else ()
+    tensors = {key: torch.from_numpy(value) for key, value in zip(_BANDS, mapped, strict=False)}
+    deltas.write(path, base, {step: adapted}, tensors)
     path.chmod(0o644)
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": file_digest(path)}
 
@@ -182,7 +190,7 @@ def read_delta(path: Path, part: Part, base: Mapping[str, Tensor]) -> Parameters
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("steps") != str(part.step):
                 raise UserError(f"{path}: not of the step that voice.json speaks of")
-            for key in file.keys():  # noqa: SIM118 - a safetensors handle is not a mapping
+            for key in set(file.keys()) - set(_BANDS):
                 step, _, name = key.partition("/")
                 found = file.get_tensor(key)
                 fits = step == str(part.step) and name in base and found.shape == base[name].shape
@@ -191,6 +199,24 @@ def read_delta(path: Path, part: Part, base: Mapping[str, Tensor]) -> Parameters
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path}: no safetensors file: {str(error)[:200]}. Import or adapt the voice again") from None
     return deltas.read(path, base, part.step)
+
+
+def read_bands(path: Path, meta: MetaModel) -> BandMap | None:
+    """The map of mel bands of an adapted model whose file :func:`read_delta` has checked; None where it has none.
+
+    Raises:
+        UserError: it is not of as many bands as the mels of ``meta``, or not finite.
+    """
+    bands = len(meta.features.mel_mean)
+    with safe_open(path, framework="pt") as file:
+        found = [file.get_tensor(key) for key in _BANDS if key in file.keys()]  # noqa: SIM118 - not a mapping
+    if not found:
+        return None
+    shapes = [tuple(one.shape) for one in found]
+    if shapes != [(bands, bands), (bands,)] or not all(bool(torch.isfinite(one).all()) for one in found):
+        raise UserError(f"{path}: {' and '.join(_BANDS)}: expected finite numbers for {bands} bands. Adapt again")
+    matrix, offset = (one.float().numpy() for one in found)
+    return BandMap(matrix, offset)
 
 
 def _limited(path: Path) -> bytes:

@@ -69,6 +69,7 @@ class Voice:
         self.card = card
         self._store = store
         self._meta, self._model = store.load_part(card.name, card.parts["tacotron"])
+        self._band_map = store.load_bands(card.name, card.parts["tacotron"])
         self._features = self._meta.features
         self._frontend = Frontend(str(self._features.settings["text"]))
         self._vocoder = lru_cache(maxsize=1)(self._load_vocoder)
@@ -152,6 +153,8 @@ class Voice:
         )
         length = int(synthesis.mel_lengths[0])
         mel = self._features.denormalise(synthesis.mels[0, :length].numpy())
+        if self._band_map:
+            mel = self._band_map(mel)
         return mel, synthesis.alignments[0].numpy(), bool(synthesis.stopped[0])
 
     def _audible(self, mel: np.ndarray, seed: int, vocoder: str) -> np.ndarray:
