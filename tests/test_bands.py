@@ -16,6 +16,7 @@ def mels(seed: int, frames: int, count: int = 6) -> np.ndarray:
 
 def unshrunk(monkeypatch):
     monkeypatch.setattr(bands, "SHRINKAGE_FRAMES", 0)
+    monkeypatch.setattr(bands, "MOST_GAIN", 1000.0)
 
 
 def test_many_frames_get_mean_and_covariance_of_the_recordings(monkeypatch):
@@ -40,10 +41,17 @@ def test_what_is_alike_already_stays(seed, frames):
 
 
 def test_one_band_is_scaled_by_the_ratio_of_standard_deviations():
-    spoken, recorded = np.array([[0.0], [2.0]], np.float32), np.array([[5.0], [11.0]], np.float32)
+    spoken, recorded = np.array([[0.0], [2.0]], np.float32), np.array([[5.0], [8.0]], np.float32)
     found = bands.fit(spoken, recorded)
-    assert found.matrix == pytest.approx(np.array([[3.0]]))
+    assert found.matrix == pytest.approx(np.array([[1.5]]))
     assert found.offset == pytest.approx(np.array([5.0]))
+
+
+@pytest.mark.parametrize(("times", "gain"), [(100.0, 2.0), (0.01, 0.5)])
+def test_no_direction_is_stretched_or_pressed_without_limit(times, gain):
+    mel = mels(1, 300)
+    found = bands.fit(mel, mel * np.float32(times))
+    np.testing.assert_allclose(found.matrix, gain * np.eye(6), atol=1e-3)
 
 
 def test_bands_of_which_nothing_is_known_together_are_scaled_one_by_one(monkeypatch):

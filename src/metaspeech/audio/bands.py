@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-SHRINKAGE_FRAMES = 2000  # of which half of the covariance between bands is believed; docs/study.md has what others do
+SHRINKAGE_FRAMES = 300  # of which half of the covariance between bands is believed; docs/study.md has what others do
+MOST_GAIN = 2.0  # of a direction, and its inverse the least: what a voice differs by, not what a bad alignment does
 _LEAST_STD = 1e-3  # of a band, in natural log-mel
 _LEAST_VARIANCE = 1e-3  # of a direction, relative to a band's
 
@@ -37,7 +38,8 @@ class BandMap:
 def fit(spoken: np.ndarray, recorded: np.ndarray) -> BandMap | None:
     """The map that gives ``spoken`` the mean and covariance of ``recorded``, and moves it as little as can be.
 
-    Covariances between bands are shrunk towards none, the more the fewer frames there are.
+    Covariances between bands are shrunk towards none, the more the fewer frames there are, and no direction is
+    stretched or pressed by more than ``MOST_GAIN``.
 
     Args:
         spoken: (frames, bands) natural log-mel, of a model.
@@ -51,7 +53,9 @@ def fit(spoken: np.ndarray, recorded: np.ndarray) -> BandMap | None:
     unit = np.maximum(recorded.std(axis=0, dtype=np.float64), _LEAST_STD)
     root, inverse = _roots(_covariance(spoken / unit))
     between, _ = _roots(root @ _covariance(recorded / unit) @ root)
-    matrix = (inverse @ between @ inverse) * unit / unit[:, None]
+    gains, directions = np.linalg.eigh(inverse @ between @ inverse)
+    gains = np.clip(gains, 1 / MOST_GAIN, MOST_GAIN)
+    matrix = (directions * gains) @ directions.T * unit / unit[:, None]
     offset = recorded.mean(axis=0, dtype=np.float64) - spoken.mean(axis=0, dtype=np.float64) @ matrix
     return BandMap(matrix.astype(np.float32), offset.astype(np.float32))
 
