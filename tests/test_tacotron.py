@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from metaspeech.config import Tacotron
 from metaspeech.data.batch import collate, concatenate
-from metaspeech.models.base import AcousticModel, FeatureSpec, loss_function, parameters_of
-from metaspeech.models.tacotron.loss import guided_attention_loss, stop_loss
+from metaspeech.models.base import AcousticModel, FeatureSpec, loss_function, parameters_of, second_order
+from metaspeech.models.tacotron.loss import aligned_attention_loss, guided_attention_loss, stop_loss
 from metaspeech.models.tacotron.model import TacotronModel
 
 FEATURES = FeatureSpec(symbols=20, n_mels=80, hop=256, sample_rate=16000)
@@ -132,6 +132,85 @@ def test_padding_has_no_say():
         joint = loss_fn(params, together)[1]["mel"]
     weighted = sum(w * float(m) for w, m in zip(mel_cells, separate, strict=True)) / sum(mel_cells)
     assert float(joint) == pytest.approx(weighted, rel=1e-5)
+
+
+def test_following_its_own_attention_changes_nothing():
+    """The loop over time and all steps at once are one model."""
+    net, given = model("small", prenet_dropout=0.0), batch()
+    with torch.no_grad():
+        memory = net.encoder(given.tokens, given.token_lengths)
+        mels = functional.pad(given.mels, (0, 0, 0, -given.mels.shape[1] % 4))
+        states, alignments = net.decoder(memory, given.token_lengths, mels)
+        followed, predicted = net.decoder(memory, given.token_lengths, mels, alignments)
+    assert torch.allclose(followed, states, atol=1e-5)
+    assert torch.allclose(predicted, alignments, atol=1e-5)
+
+
+def begun(given, reduction=4):
+    """The batch with symbols that follow each other evenly."""
+    starts = torch.zeros(given.tokens.shape)
+    for row, (symbols, frames) in enumerate(zip(given.token_lengths, given.mel_lengths, strict=True)):
+        starts[row, :symbols] = torch.linspace(0, float(frames), int(symbols) + 1)[:-1]
+    return replace(given, starts=starts)
+
+
+def test_shares_of_what_is_spoken_by_hand():
+    """Steps of 4 frames; symbols begin at frames 0, 2 and 5, of the shorter utterance at 0 and 4."""
+    given = batch(lengths=(3, 2), frames=(8, 8))
+    starts = torch.tensor([[0.0, 2.0, 5.0], [0.0, 4.0, 0.0]])
+    shares = model()._spoken(replace(given, starts=starts))
+    expected = [[[0.5, 0.5, 0.0], [0.0, 0.25, 0.75]], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
+    assert torch.allclose(shares, torch.tensor(expected))
+    assert model()._spoken(given) is None
+
+
+def test_aligned_attention_loss_by_hand():
+    """Even attention over two symbols misses log 2 a step, whatever is spoken; the padding has no say."""
+    spoken = torch.tensor([[[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]])
+    loss = aligned_attention_loss(torch.full((1, 3, 2), 0.5), spoken, torch.tensor([2]))
+    assert float(loss) == pytest.approx(math.log(2), rel=1e-3)
+    assert float(aligned_attention_loss(spoken, spoken, torch.tensor([1]))) == pytest.approx(0, abs=1e-3)
+
+
+def test_an_aligned_utterance_does_not_depend_on_padding():
+    net = model("small", prenet_dropout=0.0, dropout=0.0)
+    together, loss_fn, params = begun(batch()), loss_function(net), parameters_of(net)
+    with torch.no_grad():
+        joint = loss_fn(params, together)[1]["mel"]
+        alone = [loss_fn(params, begun(batch_row(together, row)))[1]["mel"] for row in range(3)]
+    frames = together.mel_lengths.tolist()
+    weighted = sum(length * float(mel) for length, mel in zip(frames, alone, strict=True)) / sum(frames)
+    assert float(joint) == pytest.approx(weighted, rel=1e-5)
+
+
+def test_attention_learns_where_it_is_told_to_look():
+    net, given = model("tiny", prenet_dropout=0.0, guided_attention=0.0), begun(batch())
+    optimiser = torch.optim.Adam(net.parameters(), lr=0.01)
+    losses = []
+    for _ in range(60):
+        loss, terms = net(given)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(float(terms["aligned"]))
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_second_derivatives_of_aligned_utterances():
+    """As torch takes them itself: of the gradient's norm, in double precision."""
+    net, given = model("tiny", prenet_dropout=0.0).double(), begun(batch()).double()
+    given = replace(given, starts=given.starts.double())
+
+    def derivative():
+        parameters = list(net.parameters())
+        gradients = torch.autograd.grad(net(given)[0], parameters, create_graph=True)
+        return torch.autograd.grad(sum(one.square().sum() for one in gradients), parameters, materialize_grads=True)
+
+    plain = derivative()
+    with second_order():
+        written_out = derivative()
+    for one, other in zip(plain, written_out, strict=True):
+        assert torch.allclose(one, other, atol=1e-9)
 
 
 def batch_row(many, row):

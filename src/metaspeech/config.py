@@ -50,6 +50,7 @@ class Prepare:
     fmin: float = ranged(0.0, 0)  # Hz
     fmax: float = ranged(8000.0, 100)  # Hz
     text: str = ranged("phonemes", choices=("phonemes", "characters"))
+    align: str = ranged("none", choices=("none", "pocketsphinx"))  # when each symbol is spoken
     statistics: str = "assets/mel_statistics.json"  # of each mel band, to normalise by; empty: of this corpus itself
     loudness_db: float = ranged(-23.0, -60, 0)  # RMS over speech, dB full scale
     trim_db: float = ranged(40.0, 10, 90)  # what lies this far below the peak at either end is silence
@@ -88,6 +89,7 @@ class Tacotron:
     reduction_factor: int = ranged(4, 1, 10, of_weights=True)  # mel frames a decoder step
     guided_attention: float = ranged(5.0, 0)  # weight of the guided attention loss
     guided_sigma: float = ranged(0.3, 0.05, 2)
+    aligned_attention: float = ranged(1.0, 0)  # weight of the attention loss where prepare.align found the alignment
     stop_weight: float = ranged(8.0, 0.1)  # of the positive class of the stop token
     prenet_dropout: float = ranged(0.5, 0, 0.9)
     dropout: float = ranged(0.0, 0, 0.9)

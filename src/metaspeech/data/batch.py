@@ -22,6 +22,7 @@ class SpeechBatch:
     | mel_lengths | (batch,) int64 | frames |
     | audio | (batch, samples) float32 | in [-1, 1], padded with 0; frame t is centred on sample ``t * hop`` |
     | audio_lengths | (batch,) int64 | samples |
+    | starts | (batch, characters) float32 | frame at which each begins, the first at 0; None where that is not known |
     """
 
     tokens: Tensor
@@ -30,12 +31,13 @@ class SpeechBatch:
     mel_lengths: Tensor
     audio: Tensor
     audio_lengths: Tensor
+    starts: Tensor | None = None
 
     def __len__(self) -> int:
         return int(self.tokens.shape[0])
 
     def to(self, device: torch.device | str) -> SpeechBatch:
-        return replace(self, **{name: value.to(device) for name, value in vars(self).items()})
+        return replace(self, **{name: value.to(device) for name, value in vars(self).items() if value is not None})
 
     def double(self) -> SpeechBatch:
         """The same with float64 features, for finite differences."""
@@ -68,16 +70,23 @@ class Episode:
         )
 
 
-def collate(items: Sequence[tuple[Sequence[int], np.ndarray, np.ndarray]]) -> SpeechBatch:
-    """Pads (token ids, normalised log-mel of shape (frames, mels), samples) to one batch."""
+def collate(
+    items: Sequence[tuple[Sequence[int], np.ndarray, np.ndarray]], starts: Sequence[np.ndarray] = ()
+) -> SpeechBatch:
+    """Pads (token ids, normalised log-mel of shape (frames, mels), samples) to one batch.
+
+    ``starts`` are the frames at which an utterance's symbols begin; unless they are there for all, they count for none.
+    """
     tokens, token_lengths = _padded([np.asarray(ids, dtype=np.int64) for ids, _, _ in items])
     mels, mel_lengths = _padded([mel for _, mel, _ in items])
     audio, audio_lengths = _padded([samples for _, _, samples in items])
-    return SpeechBatch(tokens, token_lengths, mels, mel_lengths, audio, audio_lengths)
+    begun = _padded(starts)[0] if len(starts) and all(map(len, starts)) else None
+    return SpeechBatch(tokens, token_lengths, mels, mel_lengths, audio, audio_lengths, begun)
 
 
 def concatenate(batches: Sequence[SpeechBatch]) -> SpeechBatch:
     """Several batches as one, padded to the longest of all."""
+    starts = [batch.starts for batch in batches]
 
     def stack(tensors: list[Tensor]) -> Tensor:
         longest = max(tensor.shape[1] for tensor in tensors)
@@ -91,6 +100,7 @@ def concatenate(batches: Sequence[SpeechBatch]) -> SpeechBatch:
         mel_lengths=torch.cat([batch.mel_lengths for batch in batches]),
         audio=stack([batch.audio for batch in batches]),
         audio_lengths=torch.cat([batch.audio_lengths for batch in batches]),
+        starts=None if any(one is None for one in starts) else stack([one for one in starts if one is not None]),
     )
 
 

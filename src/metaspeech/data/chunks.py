@@ -89,6 +89,7 @@ def _table(chunk: Chunk, done: list[Utterance | None], reasons: list[str]) -> pa
     made = {
         "text": pa.array([item.text if item else "" for item in done], pa.large_string()),
         "tokens": pa.array([item.tokens if item else [] for item in done], pa.list_(pa.int32())),
+        "starts": pa.array([item.starts if item else [] for item in done], pa.list_(pa.float32())),
         "seconds": pa.array(samples / chunk.config.sample_rate),
         "frames": pa.array([len(item.mel) if item else 0 for item in done], pa.int32()),
         "samples": pa.array(samples),

@@ -40,6 +40,7 @@ _MEGABYTE = 1 << 20
 _CHUNKS_A_WORKER = 4  # at least: starting a process takes as long as a few chunks
 _NOT_OF_SHARDS = ("workers", "max_rejected", "statistics")
 _CODE = (  # what decides the result besides settings and corpus
+    "audio/aligner.py",
     "audio/features.py",
     "audio/io.py",
     "audio/level.py",

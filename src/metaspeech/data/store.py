@@ -103,6 +103,7 @@ class Store(Features):
         columns = ("shard", "frame_start", "frames", "sample_start", "samples")
         self._places = table[list(columns)].to_numpy(np.int64)
         self._tokens = table["tokens"].to_numpy()
+        self._starts = table["starts"].to_numpy()
         self._opened: dict[tuple[int, str], np.ndarray] = {}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -130,11 +131,16 @@ class Store(Features):
         """Symbol ids of the text, closed by the end symbol."""
         return [int(token) for token in self._tokens[self._row(utt_id)]]
 
+    def starts(self, utt_id: str) -> np.ndarray:
+        """(symbols,) float32: the frame at which each begins. Empty where ``prepare.align`` did not find it."""
+        return np.asarray(self._starts[self._row(utt_id)] / np.float32(self.frame_seconds), dtype=np.float32)
+
     def batch(self, utt_ids: Sequence[str]) -> SpeechBatch:
         """The utterances as a model reads them, in this order."""
         from metaspeech.data.batch import collate
 
-        return collate([(self.tokens(utt_id), self.normalised_mel(utt_id), self.audio(utt_id)) for utt_id in utt_ids])
+        items = [(self.tokens(utt_id), self.normalised_mel(utt_id), self.audio(utt_id)) for utt_id in utt_ids]
+        return collate(items, [self.starts(utt_id) for utt_id in utt_ids])
 
     def verify(self) -> None:
         """Reads every shard. Raises UserError when one has other bytes than were written."""

@@ -71,7 +71,10 @@ class EpisodeMaker:
                 for utterance, speed in zip(utterances, drawn, strict=True)
             ]
             items = [player.at(utterance, speeds[speed]) for utterance, speed in zip(utterances, drawn, strict=True)]
-            return collate(items), torch.tensor(speakers)
+            starts = [
+                self.store.starts(utterance) / speeds[speed] for utterance, speed in zip(utterances, drawn, strict=True)
+            ]
+            return collate(items, starts), torch.tensor(speakers)
 
         return make
 

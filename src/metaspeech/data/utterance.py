@@ -35,6 +35,7 @@ class Utterance:
     mel: np.ndarray  # (frames, n_mels) float16
     audio: np.ndarray  # (samples,) int16
     limited: bool  # less loud than asked for, because a peak would have clipped
+    starts: list[float]  # seconds, when each symbol begins; empty where that is not known
 
 
 def prepare_utterance(reader: Reader, row: Any, root: Path, config: Prepare) -> Utterance:
@@ -59,7 +60,16 @@ def prepare_utterance(reader: Reader, row: Any, root: Path, config: Prepare) -> 
     audio = np.round(waveform * (factor * AUDIO_SCALE)).astype(np.int16)
     mel = _log_mel(*(getattr(config, name) for name in SETTINGS))(torch.from_numpy(audio / np.float32(AUDIO_SCALE)))
     limited = factor * speech.rms < 10 ** (config.loudness_db / 20) * (1 - 1e-6)
-    return Utterance(text, tokens, mel.numpy().astype(np.float16), audio, limited)
+    starts = _starts(text, tokens, audio, config) if config.align == "pocketsphinx" else []
+    return Utterance(text, tokens, mel.numpy().astype(np.float16), audio, limited, starts)
+
+
+def _starts(text: str, tokens: list[int], audio: np.ndarray, config: Prepare) -> list[float]:
+    from metaspeech.audio import aligner  # its acoustic model takes a moment to load
+
+    symbols = _frontend(config.text).symbols
+    heard = resample(torch.from_numpy(audio / np.float32(AUDIO_SCALE)), config.sample_rate, aligner.RATE).numpy()
+    return aligner.symbol_starts(text, [symbols[token] for token in tokens], heard)
 
 
 def _read(reader: Reader, row: Any, root: Path, config: Prepare) -> np.ndarray:

@@ -91,7 +91,7 @@ class Lstm(nn.Module):
 
 
 class LstmCell(nn.Module):
-    """One step of an LSTM whose input projection may be computed beforehand for all steps at once."""
+    """An LSTM for a loop over time, whose input projection may be computed beforehand for all steps at once."""
 
     def __init__(self, inputs: int, hidden: int) -> None:
         super().__init__()
@@ -100,6 +100,16 @@ class LstmCell(nn.Module):
         self.weight_hh = nn.Parameter(torch.empty(4 * hidden, hidden).uniform_(-bound, bound))
         self.bias_ih = nn.Parameter(torch.empty(4 * hidden).uniform_(-bound, bound))
         self.bias_hh = nn.Parameter(torch.empty(4 * hidden).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """All steps, where all inputs are known: (batch, time, inputs) -> (batch, time, hidden)"""
+        if differentiated_twice():
+            inputs = (x @ self.weight_ih.T + (self.bias_ih + self.bias_hh)).transpose(0, 1)  # (T, B, 4 H)
+            states = recurrence(inputs[:, None].contiguous(), self.weight_hh.T[None])
+            return states[:, 0].transpose(0, 1)
+        zeros = x.new_zeros(1, x.shape[0], self.weight_hh.shape[1])
+        weights: list[Tensor] = [self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh]
+        return torch.lstm(x, (zeros, zeros), weights, True, 1, 0.0, False, False, True)[0]
 
 
 def update_cell(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,12 @@ END = "<end>"
 _MARKS = [" ", *PUNCTUATION]
 _CHARACTERS = [*"abcdefghijklmnopqrstuvwxyz", "'"]
 
-__all__ = ["END", "PADDING", "Frontend", "normalise"]
+__all__ = ["END", "PADDING", "Frontend", "is_mark", "normalise", "pronounce"]
+
+
+def is_mark(symbol: str) -> bool:
+    """Whether it stands between words: a space or punctuation."""
+    return symbol in _MARKS
 
 
 class Frontend:
@@ -56,7 +61,7 @@ def _phonemes_of(text: str) -> list[str]:
         if char and char not in _MARKS:
             word += char
             continue
-        units += _pronounce(word) if word else ()
+        units += pronounce(word) if word else ()
         word = ""
         units += [char] if char else []
     return units
@@ -76,6 +81,7 @@ def _phoneme_table() -> list[str]:
 
 
 @lru_cache(maxsize=100_000)
-def _pronounce(word: str) -> tuple[str, ...]:
+def pronounce(word: str) -> tuple[str, ...]:
+    """The phonemes of an English word, by hama's grapheme-to-phoneme model."""
     found = [alignment.phoneme for alignment in _grapheme_to_phoneme()(word).alignments]
     return tuple(phoneme for phoneme in found if phoneme.strip() and phoneme not in PUNCTUATION)

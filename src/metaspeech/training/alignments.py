@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -48,7 +48,9 @@ def attention(model: Any, utterance: SpeechBatch, voices: torch.Tensor | None = 
 
 def first_utterance(batch: SpeechBatch) -> SpeechBatch:
     """Alone, and without padding."""
-    one = SpeechBatch(**{item.name: getattr(batch, item.name)[:1] for item in fields(batch)})
+    one = SpeechBatch(
+        **{name: value[:1] for name, value in vars(replace(batch, starts=None)).items() if value is not None}
+    )
     return replace(
         one,
         tokens=one.tokens[:, : int(one.token_lengths)],

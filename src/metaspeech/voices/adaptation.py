@@ -150,7 +150,8 @@ def as_batch(utterances: Sequence[Utterance], features: Features) -> SpeechBatch
                 np.asarray(one.audio / np.float32(AUDIO_SCALE), dtype=np.float32),
             )
             for one in utterances
-        ]
+        ],
+        [np.array(one.starts, dtype=np.float32) / np.float32(features.frame_seconds) for one in utterances],
     )
 
 

@@ -48,9 +48,28 @@ class LocationSensitiveAttention(nn.Module):
         Returns:
             context (batch, encoder), weights (batch, characters).
         """
-        windows = functional.pad(history, (self.kernel // 2, self.kernel // 2)).unfold(2, self.kernel, 1)
-        location = windows.transpose(1, 2).flatten(2) @ memory.location  # (B, N, 2K) -> (B, N, A)
-        scores = self.score(torch.tanh(memory.keys + location + self.query(query)[:, None]))
-        weights = torch.softmax(scores[..., 0] + memory.padding, dim=-1)
+        weights = self._weights(query, history, memory)
         context = torch.bmm(weights[:, None], memory.values)[:, 0]
         return context, weights
+
+    def following(self, queries: Tensor, weights: Tensor, memory: Memory) -> Tensor:
+        """What it would attend to in every step, had it attended before as ``weights`` say: all steps at once.
+
+        Args:
+            queries: (batch, steps, attention_rnn).
+            weights: (batch, steps, characters).
+
+        Returns:
+            (batch, steps, characters)
+        """
+        before = functional.pad(weights, (0, 0, 1, -1))  # of the step before
+        history = torch.stack([before, before.cumsum(dim=1)], dim=2)  # (B, S, 2, N)
+        each_step = memory._replace(keys=memory.keys[:, None], padding=memory.padding[:, None])
+        return self._weights(queries, history, each_step)
+
+    def _weights(self, query: Tensor, history: Tensor, memory: Memory) -> Tensor:
+        """(..., attention_rnn) and (..., 2, characters) to (..., characters)"""
+        windows = functional.pad(history, (self.kernel // 2, self.kernel // 2)).unfold(-1, self.kernel, 1)
+        location = windows.transpose(-3, -2).flatten(-2) @ memory.location  # (..., N, 2K) -> (..., N, A)
+        scores = self.score(torch.tanh(memory.keys + location + self.query(query)[..., None, :]))
+        return torch.softmax(scores[..., 0] + memory.padding, dim=-1)

@@ -2,17 +2,19 @@
 
 Under teacher forcing the inputs of every step are known. So the prenet, the input projection of the attention LSTM,
 the decoder LSTM (which never feeds the attention) and the projections run once over all steps; only the attention
-LSTM and the attention itself are left in the loop over time.
+LSTM and the attention itself are left in the loop over time. Where it is known what is spoken when, that takes the
+place of the attention, and no loop is left.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from metaspeech.models.layers import Lstm, LstmCell, dropout, length_mask, update_cell
 from metaspeech.models.shared_weight import SharedWeight
-from metaspeech.models.tacotron.attention import LocationSensitiveAttention
+from metaspeech.models.tacotron.attention import LocationSensitiveAttention, Memory
 from metaspeech.models.tacotron.sizes import Sizes
 
 STOP_THRESHOLD = 0.5
@@ -57,25 +59,38 @@ class Decoder(nn.Module):
         self.projection = nn.Linear(sizes.decoder_rnn + sizes.encoder, n_mels * reduction_factor)
         self.stop = nn.Linear(sizes.decoder_rnn + sizes.encoder, 1)
 
-    def forward(self, memory: Tensor, lengths: Tensor, mels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, memory: Tensor, lengths: Tensor, mels: Tensor, spoken: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Teacher-forced.
 
         Args:
             memory: (batch, characters, encoder); lengths (batch,) in characters.
             mels: (batch, frames, mels), frames a multiple of the reduction factor.
+            spoken: (batch, steps, characters) weights to attend with in place of the attention's own.
 
         Returns:
-            states (batch, steps, decoder_rnn + encoder), to be projected; alignments (batch, steps, characters).
+            states (batch, steps, decoder_rnn + encoder), to be projected; alignments (batch, steps, characters), the
+            attention's own: with ``spoken``, where it would look next if it had looked there so far.
         """
         # (B, T, M) -> (B, S, M): the last frame of each group, shifted by one step
         last = mels[:, self.reduction_factor - 1 :: self.reduction_factor]
-        inputs = torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1)
-        width, rnn = self.prenet.outputs, self.attention_rnn
-        projected = self.prenet(inputs) @ rnn.weight_ih[:, :width].T + (rnn.bias_ih + rnn.bias_hh)
-        recurrent = SharedWeight(torch.cat([rnn.weight_ih[:, width:], rnn.weight_hh], dim=1).T)
+        inputs = self.prenet(torch.cat([torch.zeros_like(last[:, :1]), last[:, :-1]], dim=1))
         remembered = self.attention.remember(memory, length_mask(lengths, memory.shape[1]))
+        if spoken is None:
+            hiddens, contexts, alignments = self._attend(inputs, remembered)
+        else:
+            hiddens, contexts, alignments = self._follow(inputs, remembered, spoken)
+        decoded = self.decoder_rnn(torch.cat([hiddens, contexts], dim=-1))
+        decoded = torch.cat([dropout(decoded, self.dropout, self.training), contexts], dim=-1)
+        return decoded, alignments
 
-        hidden, cell, context, history = self._start(memory)
+    def _attend(self, inputs: Tensor, remembered: Memory) -> tuple[Tensor, Tensor, Tensor]:
+        """States of the attention LSTM, contexts and alignments, each (batch, steps, ...), step after step."""
+        width, rnn = self.prenet.outputs, self.attention_rnn
+        projected = inputs @ rnn.weight_ih[:, :width].T + (rnn.bias_ih + rnn.bias_hh)
+        recurrent = SharedWeight(torch.cat([rnn.weight_ih[:, width:], rnn.weight_hh], dim=1).T)
+        hidden, cell, context, history = self._start(remembered.values)
         hiddens, contexts, alignments = [], [], []
         for gates in projected.unbind(1):
             gates = gates + recurrent.product(torch.cat([context, hidden], dim=1))
@@ -86,11 +101,15 @@ class Decoder(nn.Module):
             hiddens.append(hidden)
             contexts.append(context)
             alignments.append(weights)
+        return torch.stack(hiddens, dim=1), torch.stack(contexts, dim=1), torch.stack(alignments, dim=1)
 
-        contexts_all = torch.stack(contexts, dim=1)
-        decoded = self.decoder_rnn(torch.cat([torch.stack(hiddens, dim=1), contexts_all], dim=-1))
-        decoded = torch.cat([dropout(decoded, self.dropout, self.training), contexts_all], dim=-1)
-        return decoded, torch.stack(alignments, dim=1)
+    def _follow(self, inputs: Tensor, remembered: Memory, spoken: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The same where the attention has always looked at what is ``spoken``, in all steps at once."""
+        contexts = torch.bmm(spoken, remembered.values)
+        before = functional.pad(contexts, (0, 0, 1, -1))  # of the step before
+        hiddens = self.attention_rnn(torch.cat([inputs, before], dim=-1))
+        hiddens = dropout(hiddens, self.dropout, self.training)
+        return hiddens, contexts, self.attention.following(hiddens, spoken, remembered)
 
     def project(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """(batch, steps, decoder_rnn + encoder) -> mels (batch, frames, mels), stop logits (batch, steps)"""

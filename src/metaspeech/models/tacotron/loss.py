@@ -8,6 +8,8 @@ from torch.nn import functional
 
 from metaspeech.models.layers import length_mask
 
+LEAST_ATTENTION = 1e-4  # that counts: an alignment that is wrong in a place must not outweigh all others
+
 
 def mel_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """Mean of absolute and squared error over unpadded frames and bands.
@@ -48,3 +50,18 @@ def guided_attention_loss(alignments: Tensor, token_lengths: Tensor, steps: Tens
         length_mask(steps, alignments.shape[1])[:, :, None] & length_mask(token_lengths, alignments.shape[2])[:, None]
     )
     return (alignments * away.to(alignments) * inside).sum() / inside.sum()
+
+
+def aligned_attention_loss(alignments: Tensor, spoken: Tensor, steps: Tensor) -> Tensor:
+    """Cross-entropy of the attention against what is spoken in each decoder step, mean over unpadded steps.
+
+    After Zhu et al. 2019, "Pre-Alignment Guided Attention for Improving Training Efficiency and Model Stability in
+    End-to-End Speech Synthesis".
+
+    Args:
+        alignments, spoken: (batch, steps, characters).
+        steps: (batch,) decoder steps of each utterance.
+    """
+    mask = length_mask(steps, alignments.shape[1])
+    missed = -(spoken * torch.log(alignments + LEAST_ATTENTION)).sum(dim=-1)
+    return (missed * mask).sum() / mask.sum()

@@ -12,7 +12,7 @@ from metaspeech.models.base import FeatureSpec, Hidden, Synthesis, Terms
 from metaspeech.models.layers import length_mask
 from metaspeech.models.tacotron.decoder import Decoder
 from metaspeech.models.tacotron.encoder import Encoder
-from metaspeech.models.tacotron.loss import guided_attention_loss, mel_loss, stop_loss
+from metaspeech.models.tacotron.loss import aligned_attention_loss, guided_attention_loss, mel_loss, stop_loss
 from metaspeech.models.tacotron.postnet import Postnet
 from metaspeech.models.tacotron.sizes import PRESETS
 
@@ -47,7 +47,10 @@ class TacotronModel(nn.Module):
         return cls(params.tacotron, features)
 
     def forward(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Terms]:
-        """Teacher-forced training loss and its parts: mel, stop, guided (weighted), focus (mean peak of attention)."""
+        """Teacher-forced training loss and its parts: mel, stop, guided (weighted), focus (mean peak of attention).
+
+        And aligned, for a batch that says when symbols begin.
+        """
         return self.head(self.body(batch, voices), batch)
 
     def length(self, batch: SpeechBatch) -> int:
@@ -56,7 +59,8 @@ class TacotronModel(nn.Module):
 
     def body(self, batch: SpeechBatch, voices: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The decoder's states (batch, steps, decoder_rnn + encoder) and alignments (batch, steps, characters)."""
-        states, alignments = self.decoder(self._memory(batch, voices), batch.token_lengths, self._target(batch))
+        memory, target = self._memory(batch, voices), self._target(batch)
+        states, alignments = self.decoder(memory, batch.token_lengths, target, self._spoken(batch))
         return states, alignments
 
     def head(self, hidden: Hidden, batch: SpeechBatch) -> tuple[Tensor, Terms]:
@@ -77,13 +81,32 @@ class TacotronModel(nn.Module):
         loss = mel + stop + guided
         step_mask = length_mask(steps, alignments.shape[1])
         focus = (alignments.amax(dim=-1) * step_mask).sum() / step_mask.sum()
-        return loss, {
-            "mel": mel.detach(), "stop": stop.detach(), "guided": guided.detach(), "focus": focus.detach()
-        }  # fmt: skip
+        terms = {"mel": mel, "stop": stop, "guided": guided, "focus": focus}
+        spoken = self._spoken(batch)
+        if spoken is not None:
+            terms["aligned"] = aligned_attention_loss(alignments, spoken, steps)
+            loss = loss + config.aligned_attention * terms["aligned"]
+        return loss, {name: term.detach() for name, term in terms.items()}
 
     def _target(self, batch: SpeechBatch) -> Tensor:
         """The mels, padded to whole decoder steps."""
         return functional.pad(batch.mels, (0, 0, 0, -batch.mels.shape[1] % self.config.reduction_factor))
+
+    def _spoken(self, batch: SpeechBatch) -> Tensor | None:
+        """(batch, steps, characters) the share of each symbol in the frames of each decoder step, where it is known.
+
+        After the last symbol has begun it lasts, so the shares of a step add up to 1.
+        """
+        if batch.starts is None:
+            return None
+        reduction = self.config.reduction_factor
+        steps = -(-batch.mels.shape[1] // reduction)
+        inside = length_mask(batch.token_lengths, batch.starts.shape[1])
+        begins = batch.starts.masked_fill(~inside, torch.inf)
+        ends = functional.pad(begins[:, 1:], (0, 1), value=torch.inf)
+        first = torch.arange(steps, device=begins.device, dtype=begins.dtype)[:, None] * reduction
+        spoken = torch.minimum(ends[:, None], first + reduction) - torch.maximum(begins[:, None], first)
+        return (spoken.clamp(min=0) / reduction).to(batch.mels)
 
     def _memory(self, batch: SpeechBatch, voices: Tensor | None = None) -> Tensor:
         """(batch, characters, encoder): what is said, and by whom."""
