@@ -60,7 +60,7 @@ def test_what_changes_is_shown_and_nothing_else_changes(project):
         "pretrained_tacotron", "--set", "corpus.path=/my/voices", "--set", "adapt.rates=[0.1, 0.00001]"
     )
     assert status == 0
-    assert "  corpus.vocabulary: 30 -> 800\n" in output
+    assert "  corpus.vocabulary: 300 -> 800\n" in output
     assert "  corpus.path: assets/espeak_voices.csv -> /my/voices\n" in output
     assert f"  adapt.rates: {config.Params().adapt.rates} -> [0.1, 1e-05]\n" in output
     after = (project / "params.yaml").read_text().splitlines()

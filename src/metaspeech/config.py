@@ -33,9 +33,9 @@ class Corpus:
     layout: str = ranged("auto", choices=("auto", "metadata", "ljspeech", "vctk"))  # source folder only
     speakers: int = ranged(0, 0)  # at most so many speakers are used; 0: all
     utterances: int = ranged(40, 0)  # espeak: phrases a voice; else at most so many a speaker, 0: all
-    vocabulary: int = ranged(30, 6)  # espeak: words that phrases are made of
-    texts: str = ranged("phrases", choices=("phrases", "sentences"))  # espeak
-    words_per_phrase: int = ranged(3, 1, 12)  # espeak; of the longest sentence
+    vocabulary: int = ranged(300, 6)  # espeak: words that texts are made of
+    texts: str = ranged("sentences", choices=("phrases", "sentences"))  # espeak
+    words_per_phrase: int = ranged(6, 1, 12)  # espeak; of the longest sentence
 
 
 @dataclass

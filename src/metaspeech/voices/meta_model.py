@@ -188,7 +188,7 @@ def read_meta_model(folder: Path) -> MetaModel:
 
 def read_shipped(folder: Path) -> MetaModel:
     """A start as a meta-model: one that adapts like the baseline ``transfer``, at the default inner rate of its model,
-    in the parameters that :data:`OF_A_START` names.
+    in the parameters that :data:`OF_A_START` names, with attention that follows the recordings' alignment.
 
     Raises:
         UserError: its files are damaged, or the statistics beside are not those that it was trained with.
@@ -196,7 +196,8 @@ def read_shipped(folder: Path) -> MetaModel:
     statistics = folder.parents[1] / STATISTICS
     start = starts.read_start(folder, folder.name)
     name, card = start.card["model"], start.card
-    params = for_model(config.from_mapping({name: card["settings"], "prepare": card["features"]}), name)
+    prepare = {**card["features"], "align": "pocketsphinx"}  # docs/study.md: without, words are spoilt
+    params = for_model(config.from_mapping({name: card["settings"], "prepare": prepare}), name)
     numbers = read_statistics(statistics, params.prepare)
     settings = {key: value for key, value in vars(params.prepare).items() if key not in ("workers", "statistics")}
     features = Features(settings, card["symbols"], numbers.mel_mean, numbers.mel_std)
