@@ -100,18 +100,22 @@ def test_a_second_build_leaves_nothing_of_the_first(tmp_path: Path) -> None:
     assert len(list((tmp_path / "audio").iterdir())) == 2
 
 
+def phrases_over(vocabulary: int, utterances: int = 40) -> config.Corpus:
+    return config.Corpus(texts="phrases", words_per_phrase=3, vocabulary=vocabulary, utterances=utterances)
+
+
 def test_speakers_share_no_phrase_while_there_are_enough() -> None:
-    texts = deal_texts(48, config.Corpus(vocabulary=40), seed=1)
+    texts = deal_texts(48, phrases_over(40), seed=1)
     said = [text for speaker in texts for text in speaker]
     assert len(said) == len(set(said)) == 48 * 40
 
 
 def test_no_speaker_repeats_itself_when_phrases_run_out() -> None:
     most = capacity(6, 3)
-    for texts in deal_texts(5, config.Corpus(vocabulary=6, utterances=most - 1), seed=1):
+    for texts in deal_texts(5, phrases_over(6, most - 1), seed=1):
         assert len(set(texts)) == len(texts) == most - 1
     with pytest.raises(UserError, match=r"corpus\.vocabulary"):
-        deal_texts(5, config.Corpus(vocabulary=6, utterances=most + 1), seed=1)
+        deal_texts(5, phrases_over(6, most + 1), seed=1)
 
 
 def test_the_stored_voices_are_distinct_and_of_an_even_pace() -> None:
