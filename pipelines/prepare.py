@@ -26,6 +26,7 @@ def prepare(stage: Stage) -> None:
             "utterances": summary.utterances,
             "speakers": summary.speakers,
             "hours": summary.hours,
+            "aligned": summary.aligned,
             "limited": summary.limited,
             "left_out": sum(summary.rejected.values()),
             **({"left_out_by_reason": summary.rejected} if summary.rejected else {}),
@@ -34,6 +35,7 @@ def prepare(stage: Stage) -> None:
     stage.track.log_metrics({"seconds": seconds, "utterances_per_second": summary.utterances / seconds})
     stage.track.log_artifact(PREPARED / "rejected.csv")
     print(f"{summary.utterances} utterances of {summary.speakers} speakers, {summary.hours:.2f} h", end="")
+    print(f"; {summary.aligned} aligned" if stage.params.prepare.align != "none" else "", end="")
     print(f"; left out: {summary.rejected}, see {PREPARED / 'rejected.csv'}" if summary.rejected else "")
 
 

@@ -78,9 +78,10 @@ def test_prepare_keeps_the_starts_in_frames(tmp_path: Path, align: str, rate: in
         soundfile.write(tmp_path / f"{number}.wav", audio, RATE)
         rows.append((f"u{number}", "anna", f"{number}.wav", text))
     save_corpus(tmp_path, pd.DataFrame(rows, columns=["utt_id", "speaker", "path", "text"]))
-    prepare_corpus(
+    summary = prepare_corpus(
         tmp_path, tmp_path / "out", Prepare(workers=1, statistics="", align=align, sample_rate=rate), progress=False
     )
+    assert summary.aligned == (2 if align == "pocketsphinx" else 0)
     store = Store(tmp_path / "out")
     batch = store.batch(["u0", "u1"])
     if align == "none":

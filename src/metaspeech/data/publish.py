@@ -34,6 +34,7 @@ class Summary:
 
     Attributes:
         utterances, speakers, hours: of what was kept.
+        aligned: utterances of which it is known when each symbol is spoken.
         limited: utterances less loud than asked for, because a peak would have clipped.
         rejected: left out here, by reason.
     """
@@ -41,6 +42,7 @@ class Summary:
     utterances: int
     speakers: int
     hours: float
+    aligned: int
     limited: int
     rejected: dict[str, int]
 
@@ -88,6 +90,7 @@ def publish(
         utterances=len(kept),
         speakers=len(pc.unique(kept["speaker"])),
         hours=pc.sum(kept["seconds"]).as_py() / 3600,
+        aligned=pc.sum(pc.greater(pc.list_value_length(kept["starts"]), 0)).as_py(),
         limited=pc.sum(kept["limited"]).as_py(),
         rejected=dict(sorted(counts.items())),
     )
