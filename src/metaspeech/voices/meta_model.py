@@ -31,6 +31,7 @@ STATISTICS = "mel_statistics.json"
 # What a start adapts, by name patterns: what turns symbols that were read into sound. A start knows no human voice, and
 # where all its weights follow one they lose how words are said (docs/voices.md).
 OF_A_START = {"tacotron": ["voice", "decoder.decoder_rnn.*", "decoder.projection.*", "postnet.*"]}
+LOSS_OF_A_START = {"tacotron": {"aligned_attention": 0.0}}  # attention does not adapt: what it misses measures nothing
 
 
 @dataclass(frozen=True)
@@ -196,8 +197,9 @@ def read_shipped(folder: Path) -> MetaModel:
     statistics = folder.parents[1] / STATISTICS
     start = starts.read_start(folder, folder.name)
     name, card = start.card["model"], start.card
+    own = {**card["settings"], **LOSS_OF_A_START.get(name, {})}
     prepare = {**card["features"], "align": "pocketsphinx"}  # docs/study.md: without, words are spoilt
-    params = for_model(config.from_mapping({name: card["settings"], "prepare": prepare}), name)
+    params = for_model(config.from_mapping({name: own, "prepare": prepare}), name)
     numbers = read_statistics(statistics, params.prepare)
     settings = {key: value for key, value in vars(params.prepare).items() if key not in ("workers", "statistics")}
     features = Features(settings, card["symbols"], numbers.mel_mean, numbers.mel_std)
