@@ -51,6 +51,18 @@ def test_fomaml_golden():
     assert outer(algorithm, Point((4, 5, 6)), Point((1, 2, 3))) == [-825, -1650, -2475]
 
 
+def test_a_task_with_a_huge_gradient_does_not_drown_the_others():
+    """MAML on sentences had norms of 10 to 35,000; clipped as a mean, a step was that of its worst task alone."""
+    start = {"w": torch.tensor([2.0, 3.0, 5.0], dtype=torch.float64)}
+    wild = Episode("a", Point((1, 2, 3)), Point((4, 5, 6)))  # (3780, 8505, 13230), as above
+    tame = Episode("b", Point((0, 0, 0)), Point((0.3, 0, 0.4), power=1))
+    gradients, metrics = Maml(InnerLoop(steps=1, rate=0.5)).outer_gradient(linear, start, [wild, tame], clip=1.0)
+    long = (3780**2 + 8505**2 + 13230**2) ** 0.5
+    expected = [(3780 / long + 0.3) / 2, 8505 / long / 2, (13230 / long + 0.4) / 2]
+    assert gradients["w"].tolist() == pytest.approx(expected, rel=1e-12)
+    assert metrics["gradient_norm"] == pytest.approx((long + 0.5) / 2)
+
+
 def test_maml_three_steps_golden():
     """phi_k = (1 - x.x)^k theta along x: the factor (1 - 14)^3 - 1 over 14 multiplies x (x . q)."""
     for recompute in (False, True):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from metaspeech.config import Prepare, Pretrain
 from metaspeech.data.prepare import prepare_corpus
 from metaspeech.data.speeds import Player
 from metaspeech.data.store import Store
-from metaspeech.data.tensors import EpisodeMaker
+from metaspeech.data.tensors import SORTED, EpisodeMaker
 from metaspeech.training.joint_learner import JointLearner
 from tests.speech import write_corpus
 
@@ -56,6 +58,22 @@ def test_every_speed_makes_another_speaker_and_a_step_repeats_itself(store):
     one, again = make(4), make(4)
     assert torch.equal(one[0].audio, again[0].audio)
     assert torch.equal(one[1], again[1])
+
+
+def test_a_joint_batch_has_utterances_of_like_length_and_nothing_is_lost(store):
+    """Padded to the longest of anything at all, half of a step on real sentences was spent on silence."""
+    utterances = [utterance for names in pool(store).values() for utterance in names]
+    size = 3
+    make = EpisodeMaker(store, 1).joint(pool(store), size)
+    batches = [make(step)[0] for step in range(SORTED * len(utterances))]
+    for turn in range(0, len(batches), SORTED):
+        some = [one.mel_lengths for one in batches[turn : turn + SORTED]]
+        ranges = sorted((int(lengths.min()), int(lengths.max())) for lengths in some)
+        assert all(before[1] <= after[0] for before, after in pairwise(ranges))
+    lengths = sorted(int(frames) for one in batches for frames in one.mel_lengths)
+    assert lengths == sorted(size * SORTED * [store.frames(utterance) for utterance in utterances])
+    longest_first = [int(one.mel_lengths.max()) for one in batches]
+    assert longest_first != sorted(longest_first)
 
 
 class Voiced(torch.nn.Module):

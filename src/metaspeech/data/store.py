@@ -127,6 +127,10 @@ class Store(Features):
         shard, _, _, start, samples = self._place(utt_id)
         return np.asarray(self._open(shard, "audio")[start : start + samples] / np.float32(AUDIO_SCALE))
 
+    def frames(self, utt_id: str) -> int:
+        """Of its mel."""
+        return self._place(utt_id)[2]
+
     def tokens(self, utt_id: str) -> list[int]:
         """Symbol ids of the text, closed by the end symbol."""
         return [int(token) for token in self._tokens[self._row(utt_id)]]

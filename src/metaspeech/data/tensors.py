@@ -15,6 +15,8 @@ from metaspeech.data.speeds import Player
 from metaspeech.data.store import Store
 from metaspeech.seeds import mixed_seed
 
+SORTED = 8  # steps of joint training whose utterances are sorted by length
+
 
 class EpisodeMaker:
     """Episodes as tensors, from stored lists or drawn.
@@ -57,23 +59,24 @@ class EpisodeMaker:
     ) -> Callable[[int], tuple[SpeechBatch, Tensor]]:
         """What pretraining step ``i`` trains on: a batch over all speakers, and the number of each one's speaker.
 
-        A speaker counts as another one at each of the ``speeds``, of which one is drawn for every utterance.
+        A speaker counts as another one at each of the ``speeds``, of which one is drawn for every utterance. The
+        batches of ``SORTED`` steps are drawn at once and sorted by length, so that little of them is padding.
         """
         numbers = {speaker: number for number, speaker in enumerate(sorted(pool))}
         everything, speaker_of = pooled(pool), self.store.manifest["speaker"]
         player = Player(self.store)
 
         def make(step: int) -> tuple[SpeechBatch, Tensor]:
-            utterances = joint_batch(everything, size, self.seed, step)
-            drawn = random.Random(mixed_seed(self.seed, f"speeds of {step}")).choices(range(len(speeds)), k=size)
-            speakers = [
-                numbers[speaker_of[utterance]] * len(speeds) + speed
-                for utterance, speed in zip(utterances, drawn, strict=True)
-            ]
-            items = [player.at(utterance, speeds[speed]) for utterance, speed in zip(utterances, drawn, strict=True)]
-            starts = [
-                self.store.starts(utterance) / speeds[speed] for utterance, speed in zip(utterances, drawn, strict=True)
-            ]
+            turn, place = divmod(step, SORTED)
+            utterances = joint_batch(everything, size * SORTED, self.seed, turn)
+            draws = random.Random(mixed_seed(self.seed, f"speeds and order of {turn}"))
+            drawn = list(zip(utterances, draws.choices(range(len(speeds)), k=len(utterances)), strict=True))
+            drawn.sort(key=lambda one: self.store.frames(one[0]) / speeds[one[1]])
+            first = size * draws.sample(range(SORTED), SORTED)[place]
+            batch = drawn[first : first + size]
+            speakers = [numbers[speaker_of[utterance]] * len(speeds) + speed for utterance, speed in batch]
+            items = [player.at(utterance, speeds[speed]) for utterance, speed in batch]
+            starts = [self.store.starts(utterance) / speeds[speed] for utterance, speed in batch]
             return collate(items, starts), torch.tensor(speakers)
 
         return make

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from metaspeech.meta.inner import InnerLoop, Loss, NonFiniteLoss, on
 from metaspeech.models.base import LossFn, Parameters
 
 LOG = logging.getLogger("metaspeech")
+
+MEANS = ("loss_before", "loss_after", "gradient_norm")  # of what is counted in an outer step, the means over tasks
 
 
 @dataclass(frozen=True)
@@ -110,38 +113,49 @@ class MetaAlgorithm(ABC):
         params: Mapping[str, Tensor],
         episodes: Sequence[Episode],
         at: OuterStep = OuterStep(),
+        clip: float = 0.0,
     ) -> tuple[Parameters, dict[str, float]]:
         """Mean over tasks of their outer gradients; tasks whose loss is not finite are left out, counted and named.
 
         The order of ``episodes`` changes no bit.
 
+        Args:
+            clip: the largest norm of a task's gradient, which a longer one is shortened to; 0: any. Through inner
+                steps that overshoot, a gradient may be ten thousand times as long as the next task's: clipping the
+                mean instead would leave nothing of the others.
+
         Returns:
-            gradients by name; metrics: loss_before, loss_after (means over tasks), tasks, skipped.
+            gradients by name; metrics: loss_before, loss_after, gradient_norm before clipping (means over tasks),
+            tasks, skipped.
         """
         leaves = {name: value.detach().requires_grad_() for name, value in params.items()}
         total: Parameters = {}
-        before = after = 0.0
+        sums = dict.fromkeys(MEANS, 0.0)
         skipped = 0
         for episode in sorted(episodes, key=lambda one: (one.speaker, one.seed)):
             try:
                 task = self.task_gradient(loss_fn, leaves, episode, at)
-                # the sum of a tensor is finite only if all of it is, and takes one pass over it and no memory
-                if not bool(torch.stack([one.sum() for one in task.gradients.values()]).isfinite().all()):
+                norm = float(torch.stack([value.norm() for value in task.gradients.values()]).norm())
+                if not math.isfinite(norm):
                     raise NonFiniteLoss("gradient is not finite")
             except NonFiniteLoss as reason:
                 LOG.warning("outer step %d: task of %s left out: %s", at.index, episode.speaker, reason)
                 skipped += 1
                 continue
-            total = {name: total[name] + one if total else one for name, one in task.gradients.items()}
-            before, after = before + float(task.before), after + float(task.after)
+            scale = clip / norm if 0 < clip < norm else 1.0
+            total = {
+                name: torch.add(total[name], value, alpha=scale) if total else value if scale == 1 else scale * value
+                for name, value in task.gradients.items()
+            }
+            for name, value in zip(MEANS, (float(task.before), float(task.after), norm), strict=True):
+                sums[name] += value
             del task  # or its gradients would take memory beside the next task's
         done = len(episodes) - skipped
         if done > 1:
             total = {name: value / done for name, value in total.items()}
-            before, after = before / done, after / done
         total = total or {name: torch.zeros_like(value) for name, value in params.items()}
         metrics = {"tasks": float(done), "skipped": float(skipped)}
-        return total, metrics | ({"loss_before": before, "loss_after": after} if done else {})
+        return total, metrics | ({name: value / done for name, value in sums.items()} if done else {})
 
     def adaptation(
         self, loss_fn: LossFn, params: Mapping[str, Tensor], episode: Episode, rate: float | None = None

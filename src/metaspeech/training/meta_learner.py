@@ -8,12 +8,11 @@ from typing import Any, TypeVar, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import clip_grad_norm_
 
 from metaspeech.config import MetaTrain
 from metaspeech.data.batch import Episode
 from metaspeech.errors import UserError
-from metaspeech.meta.base import MetaAlgorithm, OuterStep
+from metaspeech.meta.base import MEANS, MetaAlgorithm, OuterStep
 from metaspeech.models.base import Parameters, SynthesisModel, loss_function, parameters_of
 from metaspeech.training.adaptation import adaptation_curve
 
@@ -21,7 +20,7 @@ Item = TypeVar("Item")
 
 
 class MetaLearner(pl.LightningModule):
-    """The outer loop: gradients from the algorithm, reduced over processes once, clipped, stepped.
+    """The outer loop: gradients from the algorithm, each task's clipped, reduced over processes once, stepped.
 
     Inner loops use ``torch.autograd.grad``, which fires none of the hooks that distributed wrappers rely on: hence
     manual optimisation and the explicit reduction. Of several processes each takes its share of an outer step's tasks,
@@ -52,13 +51,12 @@ class MetaLearner(pl.LightningModule):
         parameters = self.meta_parameters
         at = OuterStep(self.global_step, self.total_steps)
         own = shares(episodes, [self._length(one) for one in episodes], self.trainer.world_size)[self.global_rank]
-        gradients, metrics = self.algorithm.outer_gradient(loss_function(self.model), parameters, own, at)
+        loss_fn, clip = loss_function(self.model), self.settings.clip
+        gradients, metrics = self.algorithm.outer_gradient(loss_fn, parameters, own, at, clip)
         if self.trainer.world_size > 1:
             gradients, metrics = reduced(gradients, metrics)
         for name, parameter in parameters.items():
             parameter.grad = gradients[name]
-        if self.settings.clip:
-            metrics["gradient_norm"] = float(clip_grad_norm_(list(parameters.values()), self.settings.clip))
         optimiser: Any = self.optimizers()
         optimiser.step()
         self.lr_schedulers().step()  # type: ignore[union-attr]
@@ -122,8 +120,8 @@ def shares(items: Sequence[Item], lengths: Sequence[int], processes: int) -> lis
 
 def reduced(gradients: Parameters, metrics: dict[str, float]) -> tuple[Parameters, dict[str, float]]:
     """The mean over the tasks of all processes, from each one's mean over its own: one reduction for everything."""
-    done, losses = metrics["tasks"], ("loss_before", "loss_after")
-    counts = [done, metrics["skipped"], *(done * metrics.get(name, 0.0) for name in losses)]
+    done = metrics["tasks"]
+    counts = [done, metrics["skipped"], *(done * metrics.get(name, 0.0) for name in MEANS)]
     some = next(iter(gradients.values()))
     flat = torch.cat([*(done * value.flatten() for value in gradients.values()), some.new_tensor(counts)])
     torch.distributed.all_reduce(flat)
@@ -131,5 +129,5 @@ def reduced(gradients: Parameters, metrics: dict[str, float]) -> tuple[Parameter
     sizes = [value.numel() for value in gradients.values()]
     parts = (total / max(1.0, done)).split(sizes)
     means = {name: part.view_as(value) for (name, value), part in zip(gradients.items(), parts, strict=True)}
-    found = dict(zip(losses, (value / done for value in sums), strict=True)) if done else {}
+    found = dict(zip(MEANS, (value / done for value in sums), strict=True)) if done else {}
     return means, {"tasks": done, "skipped": skipped, **found}
