@@ -32,7 +32,7 @@ from metaspeech.text.sentences import sentences
 
 LANGUAGE = "en-us"
 NOTE = (
-    "Synthetic: phrases from a word list, spoken by the formant synthesiser eSpeak NG in voices that differ in timbre, "
+    "Synthetic: texts from a word list, spoken by the formant synthesiser eSpeak NG in voices that differ in timbre, "
     "rate and pitch. The default because it needs no download, has exact labels and any size. "
     "Results on it say nothing about human voices."
 )

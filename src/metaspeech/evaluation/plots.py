@@ -205,7 +205,7 @@ def panel_grid(
     seconds: float,
     ylabel: str,
 ) -> Figure:
-    """Images in a grid, time to the right: spectrograms (frames, bands) or alignments (decoder steps, characters).
+    """Images in a grid, time to the right: spectrograms (frames, bands) or alignments (decoder steps, symbols).
 
     Args:
         arrays: by (row, column); a missing one leaves its place empty.

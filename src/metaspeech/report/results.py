@@ -95,7 +95,7 @@ class Results:
             )
         }
         if alignments:
-            grids["alignments"] = plots.panel_grid(alignments, names, after, seconds=0, ylabel="character")
+            grids["alignments"] = plots.panel_grid(alignments, names, after, seconds=0, ylabel="symbol")
         return grids
 
     def first_query(self, episode_id: str) -> pd.Series[Any]:
