@@ -141,7 +141,9 @@ class Inner:
     clip: float = ranged(1.0, 0)  # inner gradient norm; 0: none
     optimiser: str = ranged("sgd", choices=("sgd", "momentum", "adam"))
     adapts: str = ranged("weights", choices=("weights", "vectors", "low_rank"))
-    adapt_modules: list[str] = ranged(["*"])  # name patterns (fnmatch) of the parameters that may adapt
+    adapt_modules: list[str] = ranged(  # name patterns (fnmatch) of the parameters that may adapt
+        ["voice", "decoder.decoder_rnn.*", "decoder.projection.*", "postnet.*"]
+    )
     low_rank: int = ranged(4, 1, 1024)  # rank of the adapters with adapts: low_rank
 
 
@@ -243,7 +245,7 @@ class PerModel:
     wavenet: Overrides = field(
         default_factory=lambda: Overrides(
             pretrain={"voices": False},
-            inner={"rate": 0.1},
+            inner={"rate": 0.1, "adapt_modules": ["*"]},
             meta_train={"gradient_evaluations": 96, "validate_every": 30},
             adapt={"rates": [0.05, 0.1]},
         )

@@ -28,9 +28,6 @@ from metaspeech.training.checkpoint import CARD, LEARNED, WEIGHTS, build_model, 
 # The order of README's comparison by speaker similarity after 5 steps, then what it does not compare.
 PREFERRED = ("mamlpp", "maml", "fomaml", "reptile", "anil", "transfer", "meta_sgd", "imaml", "boil")
 STATISTICS = "mel_statistics.json"
-# What a start adapts, by name patterns: what turns symbols that were read into sound. A start knows no human voice, and
-# where all its weights follow one they lose how words are said (docs/voices.md).
-OF_A_START = {"tacotron": ["voice", "decoder.decoder_rnn.*", "decoder.projection.*", "postnet.*"]}
 LOSS_OF_A_START = {"tacotron": {"aligned_attention": 0.0}}  # attention does not adapt: what it misses measures nothing
 
 
@@ -189,7 +186,7 @@ def read_meta_model(folder: Path) -> MetaModel:
 
 def read_shipped(folder: Path) -> MetaModel:
     """A start as a meta-model: one that adapts like the baseline ``transfer``, at the default inner rate of its model,
-    in the parameters that :data:`OF_A_START` names, with attention that follows the recordings' alignment.
+    with attention that follows the recordings' alignment.
 
     Raises:
         UserError: its files are damaged, or the statistics beside are not those that it was trained with.
@@ -212,7 +209,7 @@ def read_shipped(folder: Path) -> MetaModel:
         "algorithm": "transfer",
         "settings": vars(getattr(params, name)),
         "features": vars(features.features()),
-        "inner": vars(replace(params.inner, adapt_modules=OF_A_START.get(name, params.inner.adapt_modules))),
+        "inner": vars(params.inner),
         "own": {},
         "speech": features.described(),
         "sha256": card["sha256"],
