@@ -113,7 +113,7 @@ def problem(
 ) -> tuple[MetaAlgorithm, ModelLoss, dict[str, Tensor], list[Episode]]:
     """What ``outer_gradient`` is called on and with. ``values``: of the inner loop, and ``recompute``."""
     net = model()
-    inner = {"steps": INNER, "rate": RATE, "clip": 0.0} | values
+    inner = {"steps": INNER, "rate": RATE, "clip": 0.0, "adapt_modules": ["*"]} | values
     recompute = {"recompute": inner.pop("recompute", False)}
     algorithm = resolve(ALGORITHMS, kind).from_params(config.from_mapping({"inner": inner, "meta_train": recompute}))
     loss_fn, start, episodes = loss_function(net), parameters_of(net), [task(seed) for seed in range(tasks)]

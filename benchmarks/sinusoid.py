@@ -118,7 +118,7 @@ def outer_gradient(
 
 def train(recipe: Recipe, seed: int) -> tuple[MetaAlgorithm, ModelLoss, Parameters]:
     """The algorithm, the meta-trained model and its parameters with what was learned besides."""
-    inner = {"steps": recipe.inner, "rate": recipe.rate, "clip": 0.0}
+    inner = {"steps": recipe.inner, "rate": recipe.rate, "clip": 0.0, "adapt_modules": ["*"]}
     meta = {"rate": 1e-3, "reptile_rate": recipe.reptile_rate, "meta_batch": recipe.tasks}
     own = {recipe.algorithm: dict(recipe.own)}
     params = config.from_mapping({"inner": inner, "meta_train": meta, "per_algorithm": own})

@@ -60,7 +60,7 @@ def episode(seed):
 
 
 def make(kind, **inner):
-    inner = {"steps": 2, "rate": 0.3, "clip": 0.5} | inner
+    inner = {"steps": 2, "rate": 0.3, "clip": 0.5, "adapt_modules": ["*"]} | inner
     meta_train = {"recompute": inner.pop("recompute", False)}
     return resolve(ALGORITHMS, kind).from_params(config.from_mapping({"inner": inner, "meta_train": meta_train}))
 

@@ -15,7 +15,7 @@ from metaspeech.registry import ALGORITHMS, resolve
 
 @pytest.mark.parametrize("name", sorted({one.algorithm for one in RECIPES.values()} - set(APART)))
 def test_tasks_together_have_the_gradient_of_tasks_apart(name):
-    params = config.from_mapping({"inner": {"steps": 2, "rate": 0.05, "clip": 0.0}})
+    params = config.from_mapping({"inner": {"steps": 2, "rate": 0.05, "clip": 0.0, "adapt_modules": ["*"]}})
     algorithm = resolve(ALGORITHMS, name).from_params(params)
     torch.manual_seed(0)
     model = Sinusoid().double()

@@ -10,7 +10,7 @@ import pytest
 import tiny
 import torch
 
-from metaspeech.config import Params, from_mapping
+from metaspeech.config import Params, for_model, from_mapping
 from metaspeech.data.batch import Episode, collate
 from metaspeech.data.module import StepModule
 from metaspeech.errors import UserError
@@ -145,7 +145,7 @@ def test_a_partial_checkpoint_of_another_configuration_is_not_resumed(params, tm
 def test_every_algorithm_trains_every_model_for_a_step(model, algorithm, params):
     set_up_torch(params)
     network = build_model(model, params, FEATURES)
-    steps = resolve(ALGORITHMS, algorithm).from_params(params)
+    steps = resolve(ALGORITHMS, algorithm).from_params(for_model(params, model))
     loss_fn, start = loss_function(network), parameters_of(network)
     start = start | steps.learned(loss_fn, start)
     gradients, metrics = steps.outer_gradient(loss_fn, start, [episode(1)])

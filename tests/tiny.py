@@ -25,7 +25,7 @@ def params(meta_batch: int = 2) -> Params:
             "threads": 1,
             "tacotron": {"preset": "tiny", "reduction_factor": 2},
             "wavenet": {"preset": "tiny", "window": 128},
-            "inner": {"steps": 2, "rate": 0.1},
+            "inner": {"steps": 2, "rate": 0.1, "adapt_modules": ["*"]},
             "meta_train": {"meta_batch": meta_batch, "checkpoint_every": 2, "rate": 1e-3},
         }
     )
