@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -21,6 +23,7 @@ from metaspeech.evaluation.systems import System
 from metaspeech.study import page, targets, workplace
 from metaspeech.study.runs import chosen, read_runs
 from metaspeech.study.targets import Found
+from metaspeech.sweeps.snapshot import git
 from pipelines.study import PROFILES, STUDY, TEMPLATE, app, run_all
 
 STEPS = (0, 5, 100)
@@ -291,6 +294,26 @@ def test_a_run_takes_from_another_what_is_the_same_and_follows_the_project(tmp_p
     assert config.load(second / "params.yaml").inner.rate == 0.4
     assert ran(second) == {"adapt@tacotron-maml-1"}
     assert ran(workplace.prepare(project, "second", faster)) == set()
+
+
+def test_a_run_says_which_code_it_ran_though_the_project_goes_on(tmp_path, monkeypatch):
+    """It said what the project was when the run ended."""
+    project = sweeping.make_project(tmp_path / "project")
+    before = git(project, "rev-parse", "HEAD").strip()
+
+    def pipeline(command, cwd, env, check):
+        for name in workplace.KEPT:
+            (cwd / name).parent.mkdir(parents=True, exist_ok=True)
+            (cwd / name).write_text("made")
+        (project / "stage.py").write_text("# changed\n")
+        sweeping.commit(project, "changed meanwhile")
+        return subprocess.CompletedProcess(command, 0)
+
+    params = config.load(project / "params.yaml")
+    monkeypatch.setattr(workplace, "subprocess", SimpleNamespace(run=pipeline))
+    done = workplace.run(project, "first", params, 1, "", tmp_path / "out")
+    assert before[:10] in done.code
+    assert git(project, "rev-parse", "HEAD").strip() != before
 
 
 def ran(clone):

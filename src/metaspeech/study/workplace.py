@@ -50,6 +50,7 @@ def run(
         UserError: a stage has failed; its message has been printed.
     """
     clone = prepare(project, name, params, like)
+    code = str(begun(clone.parent))  # the project may change while the run goes on
     began = time.monotonic()
     command = [sys.executable, "-m", "pipelines.repro", *(["--jobs", str(jobs)] if jobs else [])]
     told = environment({"MLFLOW_TRACKING_URI": tracking_uri})
@@ -60,7 +61,7 @@ def run(
         raise UserError(
             f"run '{name}' of the study has failed: see above. It lies in {clone}; what is finished is kept"
         )
-    return keep(clone, out, str(state(project)), time.monotonic() - began)
+    return keep(clone, out, code, time.monotonic() - began)
 
 
 def prepare(project: Path, name: str, params: config.Params, like: str = "") -> Path:
