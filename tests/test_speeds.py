@@ -61,7 +61,7 @@ def test_every_speed_makes_another_speaker_and_a_step_repeats_itself(store):
 
 
 def test_a_joint_batch_has_utterances_of_like_length_and_nothing_is_lost(store):
-    """Padded to the longest of anything at all, half of a step on real sentences was spent on silence."""
+    """Padded to the longest of anything at all, six frames in ten of real sentences were padding."""
     utterances = [utterance for names in pool(store).values() for utterance in names]
     size = 3
     make = EpisodeMaker(store, 1).joint(pool(store), size)
