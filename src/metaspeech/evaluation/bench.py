@@ -75,7 +75,9 @@ def doubted(checks: pd.DataFrame) -> set[str]:
 
 
 def systems(models: Mapping[str, Any], params: Params) -> list[System]:
-    """Chains, which are the whole way from text to sound, then acoustic models, then vocoders.
+    """Acoustic models, then chains, which put a vocoder in the place of Griffin-Lim, then vocoders.
+
+    The first is what a report begins with.
 
     Args:
         models: name -> class, a :class:`~metaspeech.models.base.SynthesisModel`.
@@ -90,8 +92,8 @@ def systems(models: Mapping[str, Any], params: Params) -> list[System]:
         return models[name].loss_label, models[name].loss_explanation
 
     return [
-        *(System(one, other, rendered, of_rendered) for one in acoustic for other in vocoders),
         *(System(name, None, steps, headline, *loss(name)) for name in acoustic),
+        *(System(one, other, rendered, of_rendered) for one in acoustic for other in vocoders),
         *(System(None, name, rendered, of_rendered, *loss(name)) for name in vocoders),
     ]
 
