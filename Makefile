@@ -12,6 +12,8 @@ BIN := $(abspath $(VENV))/bin
 export PATH := $(BIN):$(PATH)
 # as pipelines' cmd in dvc.yaml: the sources here, not those of another checkout
 export PYTHONPATH := src
+# set in many container images: every stage would compile all that it imports anew, which takes seconds
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro check plan experiments test test-all fuzz lint audit format smoke profile pretrained study ui clean clean-all
