@@ -131,7 +131,7 @@ def test_an_inner_loop_value_reruns_meta_train_and_what_follows(project):
 
 def test_killed_in_meta_train_it_ends_in_the_same_weights(project):
     """SIGKILL for the whole process group once the first checkpoint is there."""
-    set_params(project, "meta_train.gradient_evaluations=240")
+    set_params(project, "meta_train.gradient_evaluations=120")
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro", "meta_train@tacotron-maml-1"],
         cwd=project,
