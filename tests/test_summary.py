@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -105,6 +106,33 @@ def test_p_is_adjusted_for_the_number_of_algorithms():
     summary = summary_of(*tables({"transfer": 0.0, "maml": 0.08, "fomaml": 0.08, "reptile": 0.0}))
     row = comparison(summary, "maml", "similarity")
     assert row["p_holm"] == pytest.approx(3 * row["p"])
+
+
+def test_what_transfer_lost_is_not_credited_to_meta_training():
+    """MAML is ahead of transfer, the start as it is just as far: meta-training has added nothing."""
+    summary = summary_of(*tables({"transfer": 0.0, "pretrained": 0.08, "maml": 0.08}, noise=0.002))
+    row = comparison(summary, "maml", "similarity", against="pretrained")
+    assert row["low"] < 0 < row["high"]
+    assert comparison(summary, "transfer", "similarity", against="pretrained")["difference"] == pytest.approx(
+        -0.08, abs=0.01
+    )
+    said = [detail for detail in findings(summary, "tacotron").details if "common start as it is" in detail]
+    assert said == [
+        "After 5 adaptation steps, against the common start as it is: "
+        "no measurable difference in query loss, speaker similarity, phoneme error."
+    ]
+
+
+def test_what_meta_training_adds_to_the_start_is_said():
+    found = findings(summary_of(*tables({"transfer": 0.0, "pretrained": 0.0, "maml": 0.08})), "tacotron")
+    (said,) = [detail for detail in found.details if "common start as it is" in detail]
+    assert re.search(r"speaker similarity of MAML better by 0\.0[78]\d \(p < 0\.001\)", said), said
+    assert "no measurable difference in phoneme error" in said
+
+
+def test_without_the_start_as_it_is_nothing_is_said_of_it():
+    found = findings(summary_of(*tables({"transfer": 0.0, "maml": 0.08})), "tacotron")
+    assert not any("as it is" in detail for detail in found.details)
 
 
 def test_means_weigh_speakers_not_utterances():
@@ -286,6 +314,9 @@ def test_speed_rows_mark_only_what_beats_the_baseline_itself():
     assert (rows["transfer"].text, rows["transfer"].css) == ("20", "")
     assert (rows["maml"].text, rows["maml"].css) == ("5 (4× fewer)", "ahead")
     assert rows["maml"].value == 5
+    many = replace(summary, speed=summary.speed.assign(times_fewer=100.0))
+    assert speed_rows(many, "tacotron", ["similarity"])[1].cells[0].text == "5 (100× fewer)"
+    assert "100 times fewer" in findings(many, "tacotron").speed
 
 
 def test_a_doubted_metric_is_quoted_nowhere():

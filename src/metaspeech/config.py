@@ -301,7 +301,7 @@ class Params:
     devices: int = ranged(1, 1)  # processes that share the tasks of an outer step, each with one thread or one GPU
     engine: str = ranged("local", choices=("local", "ray"))  # where prepare's workers and meta_train's processes run
     models: list[str] = ranged(["tacotron", "wavenet"])
-    algorithms: list[str] = ranged(["transfer", "reptile", "mamlpp"])
+    algorithms: list[str] = ranged(["transfer", "pretrained", "reptile", "mamlpp"])
     corpus: Corpus = field(default_factory=Corpus)
     prepare: Prepare = field(default_factory=Prepare)
     episodes: Episodes = field(default_factory=Episodes)

@@ -1,4 +1,4 @@
-"""Paired comparisons: with the baseline, with the start of adaptation, and with Griffin-Lim."""
+"""Paired comparisons: with the baselines, with the start of adaptation, and with Griffin-Lim."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from metaspeech.evaluation.statistics import TESTS, cluster_bootstrap, effect_si
 from metaspeech.evaluation.systems import System
 
 BASELINE = "transfer"  # the algorithm that the others are compared with
+AS_IS = "pretrained"  # and the common start without further training, which that baseline may be worse than
 START = "step 0"
 GRIFFIN_LIM = "griffin-lim"
 COMPARED = ("loss", "similarity", "phoneme_error", "mcd")  # what is compared, plotted and in metrics.json
@@ -26,7 +27,7 @@ def compare(
 ) -> pd.DataFrame:
     """A row a condition, metric and what it is compared ``against``.
 
-    - the baseline: at the same step.
+    - the baseline, and the common start as it is: at the same step.
     - "step 0": of the same algorithm, which is what adaptation itself does.
     - "griffin-lim", for systems with a vocoder: the same mels through Griffin-Lim.
 
@@ -44,7 +45,8 @@ def compare(
         model, algorithm, shots, step = key
         if not model:
             continue
-        pairs = [(BASELINE, at, (model, BASELINE, shots, step)), (START, at, (model, algorithm, shots, 0))]
+        pairs = [(one, at, (model, one, shots, step)) for one in (BASELINE, AS_IS)]
+        pairs.append((START, at, (model, algorithm, shots, 0)))
         if model in sources:
             source = (sources[model], algorithm, shots, step) if sources[model] else ("", "copy", 0, 0)
             pairs.append((GRIFFIN_LIM, on_shared, source))

@@ -38,6 +38,7 @@ def findings(summary: Summary, name: str) -> Findings:
         say.evidence_sentence(view, metric, compared) if len(compared) else None,
         say.price(view, best, metric),
         say.loss_sentence(view) if metric != "loss" and view.has("loss") else None,
+        say.beyond_the_start(view),
         say.catching_up(view, metric, compared),
         adaptation if len(compared) else None,
         say.every_start(view, metric) if view.system.role == "vocoder" else None,

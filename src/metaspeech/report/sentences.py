@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from metaspeech.evaluation.comparisons import BASELINE, GRIFFIN_LIM, START
+from metaspeech.evaluation.comparisons import AS_IS, BASELINE, COMPARED, GRIFFIN_LIM, START
 from metaspeech.evaluation.statistics import smallest_p
 from metaspeech.evaluation.style import label, number, p_value
 from metaspeech.report.view import LEVEL, View, after, baseline
@@ -78,6 +78,25 @@ def loss_sentence(view: View) -> str | None:
     ]
     start = f"{view.name('loss').capitalize()} {after(view.step).lower()}, against {baseline()}"
     return f"{start}: {'; '.join(told)}." if told else f"{start}: no measurable difference."
+
+
+def beyond_the_start(view: View) -> str | None:
+    """What meta-training adds to the common start, where that was adapted as it is too."""
+    told, level = [], []
+    for metric in COMPARED:
+        rows = view.against(AS_IS, metric)
+        rows = rows[rows["algorithm"] != BASELINE] if len(rows) else rows
+        certain = rows[rows["ahead"] | rows["behind"]] if len(rows) else rows
+        told += [
+            f"{view.name(metric)} of {label(row['algorithm'])} {'better' if row['ahead'] else 'worse'} by "
+            f"{number(abs(row['difference']))} ({p_value(row['p_holm'])})"
+            for _, row in certain.iterrows()
+        ]
+        level += [view.name(metric)] if len(rows) and not len(certain) else []
+    if not told and not level:
+        return None
+    told += [f"no measurable difference in {', '.join(level)}"] if level else []
+    return f"{after(view.step)}, against the common start as it is: {'; '.join(told)}."
 
 
 def catching_up(view: View, metric: str, compared: pd.DataFrame) -> str | None:

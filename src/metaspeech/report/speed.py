@@ -30,7 +30,7 @@ def speed_sentence(view: View, metric: str) -> str | None:
         return f"No other start has {what} sooner."
     text = f"{label(str(first['algorithm']))} needs {_steps(first['steps'])} for {what}"
     if first["times_fewer"] > 1:
-        text += f": {first['times_fewer']:.2g} times fewer"
+        text += f": {_times(first['times_fewer'])} times fewer"
     text += f" ({_interval(first, mark_step)})." if view.speakers > 1 else "."
     if not first["high"] < mark_step:  # NaN: beyond the last step
         text += f" So few speakers do not exclude that it needs as many as {baseline()}."
@@ -65,7 +65,7 @@ def _cell(row: Mapping[Hashable, Any] | None, of_baseline: Mapping[Hashable, Any
     if not math.isfinite(row["steps"]):
         return Cell("not reached", (_interval(row, mark_step),))
     fewer = row["times_fewer"]
-    text = f"{row['steps']:.0f}" + (f" ({fewer:.2g}× fewer)" if fewer > 1 else "")
+    text = f"{row['steps']:.0f}" + (f" ({_times(fewer)}× fewer)" if fewer > 1 else "")
     css = "ahead" if row["high"] < of_baseline["steps"] else ""
     return Cell(text, (_interval(row, mark_step),), css, float(row["steps"]))
 
@@ -79,6 +79,10 @@ def _interval(row: Mapping[Hashable, Any], mark_step: int) -> str:
 
 def _mean(view: View, metric: str, row: Mapping[Hashable, Any]) -> float | None:
     return view.mean(metric, str(row["algorithm"]), int(row["steps"]))
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.0f}" if factor >= 10 else f"{factor:.2g}"
 
 
 def _steps(count: float) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from metaspeech.evaluation.comparisons import BASELINE, START
+from metaspeech.evaluation.comparisons import AS_IS, BASELINE, START
 from metaspeech.evaluation.style import label
 from metaspeech.evaluation.summary import Summary
 from metaspeech.evaluation.systems import System
@@ -76,6 +76,7 @@ def _at(summary: Summary, name: str, compared: list[str], svgs: Mapping[str, Mar
         "figures": {metric: svgs[f"{metric}{suffix}"] for metric in compared if f"{metric}{suffix}" in svgs},
         "results": result_rows(summary, name, shots=shots),
         "against_baseline": comparison_rows(summary, name, BASELINE, shots),
+        "against_as_is": comparison_rows(summary, name, AS_IS, shots),
         "against_start": comparison_rows(summary, name, START, shots),
     }
 
