@@ -13,7 +13,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-NEEDED = ("assets", "native", "pipelines", "profiles", "src", ".dvc/plots", ".dvc/config", "dvc.yaml", "params.yaml")
+NEEDED = (
+    "assets", "native", "pipelines", "profiles", "src",
+    ".dvc/plots", ".dvc/config", ".dvcignore", "dvc.yaml", "params.yaml",
+)  # fmt: skip
 
 
 def copy(target: Path) -> None:
