@@ -85,14 +85,15 @@ def beyond_the_start(view: View) -> str | None:
     told, level = [], []
     for metric in COMPARED:
         rows = view.against(AS_IS, metric)
-        rows = rows[rows["algorithm"] != BASELINE] if len(rows) else rows
-        certain = rows[rows["ahead"] | rows["behind"]] if len(rows) else rows
+        if rows.empty or set(rows["algorithm"]) == {BASELINE}:
+            continue
+        rows = rows[(rows["ahead"] | rows["behind"]) & (rows["algorithm"] != BASELINE)]
         told += [
             f"{view.name(metric)} of {label(row['algorithm'])} {'better' if row['ahead'] else 'worse'} by "
             f"{number(abs(row['difference']))} ({p_value(row['p_holm'])})"
-            for _, row in certain.iterrows()
+            for _, row in rows.iterrows()
         ]
-        level += [view.name(metric)] if len(rows) and not len(certain) else []
+        level += [view.name(metric)] if rows.empty else []
     if not told and not level:
         return None
     told += [f"no measurable difference in {', '.join(level)}"] if level else []
